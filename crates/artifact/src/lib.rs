@@ -1,0 +1,183 @@
+//! The artifact: the contract between the compiler, which makes it, the runtime, which executes it, and the
+//! client, which reads its packing and key manifest.
+//!
+//! A compiled program is a list of [`Function`]s over *limbs* (residue polynomials modulo one prime, N words of
+//! 32 bits). A function is a fixed list of [`Step`]s: kernel launches and calls. Memory is planned: every limb
+//! has a slot in its function's frame, and a call places the callee's frame behind the caller's.
+
+pub mod kernel;
+
+use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
+use cerium_ckks::evaluation_key::KeyRequest;
+use cerium_ckks::params::ParamsSpec;
+use serde::{Deserialize, Serialize};
+
+pub use kernel::{Kernel, Operand};
+
+/// A compiled program: everything that client and server need but keys and data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// Name of the program.
+    pub name: String,
+    /// The parameter set, from which both sides rebuild the same primes.
+    pub params: ParamsSpec,
+    /// Callees before callers; the last one is the entry.
+    pub functions: Vec<Function>,
+    /// Inputs in the order of the entry's arguments.
+    pub inputs: Vec<Port>,
+    /// Outputs in the order of the entry's results.
+    pub outputs: Vec<Port>,
+    /// The evaluation keys that the client must make, no more and no less; [`Operand::Key`] indexes this list.
+    pub keys: Vec<KeyRequest>,
+    /// Plaintext weights; [`WeightRef::Weight`] indexes this list.
+    pub weights: Vec<Recipe>,
+    /// Slot tables of recipes and ports; [`GatherId`] indexes this list.
+    pub gathers: Vec<Vec<u32>>,
+    /// Raw weights; [`TensorId`] indexes this list.
+    pub tensors: Vec<Tensor>,
+    /// Names and compile-time figures of the stages (layers) of the program; [`StageId`] indexes this list.
+    pub stages: Vec<Stage>,
+}
+
+/// Index into [`Artifact::functions`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FunctionId(pub u32);
+/// Index into [`Artifact::weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WeightId(pub u32);
+/// Index into [`Artifact::gathers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GatherId(pub u32);
+/// Index into [`Artifact::tensors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TensorId(pub u32);
+/// Index into [`Artifact::stages`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct StageId(pub u16);
+
+/// A gather entry that stands for the value zero (in a recipe or an input), or for a slot without meaning
+/// (in an output).
+pub const NO_ELEMENT: u32 = u32::MAX;
+
+/// Raw weights in single precision, row-major.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tensor {
+    /// Where it came from, as in the model file.
+    pub name: String,
+    /// Values; every one is finite.
+    pub values: Vec<f32>,
+}
+
+/// How the slots of a plaintext are made from raw weights:
+/// `slot[i] = factor * tensors[tensor].values[gathers[gather][i % period]]`, zero where the entry is [`NO_ELEMENT`].
+/// The period is the length of the gather table, a power of two of at most N/2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The tensor it reads.
+    pub tensor: TensorId,
+    /// Which element goes to which slot.
+    pub gather: GatherId,
+    /// Constant factor; finite.
+    pub factor: f64,
+}
+
+/// A program input or output: a tensor and the ciphertexts that hold it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name, for example `image`.
+    pub name: String,
+    /// Shape of the tensor in the clear, for example `[1, 28, 28]`.
+    pub shape: Vec<u32>,
+    /// The ciphertexts, in order of the entry's arguments (results).
+    pub ciphertexts: Vec<PackedCiphertext>,
+}
+
+/// One ciphertext of a port. Input: `slot[i] = factor * tensor[gather[i % period]]`.
+/// Output: `tensor[gather[i]] = factor * slot[i]` for every entry that is not [`NO_ELEMENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackedCiphertext {
+    /// Level at which it enters or leaves.
+    pub level: Level,
+    /// Its exact scale.
+    pub scale: Scale,
+    /// Slot table.
+    pub gather: GatherId,
+    /// Constant factor between slots and elements; finite, not zero.
+    pub factor: f64,
+    /// Predicted standard deviation of the error of an element, in units of the tensor (0 for inputs).
+    pub error: f64,
+}
+
+/// A stage (layer) of the program with what the ciphertext level knows about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Name, for example `conv1`.
+    pub name: String,
+    /// Highest level among the values it reads.
+    pub level_in: Level,
+    /// Lowest level among the values it makes.
+    pub level_out: Level,
+    /// How often each ciphertext operation occurs, by mnemonic, sorted by name.
+    pub operations: Vec<(String, u64)>,
+    /// Predicted error (standard deviation in a slot) of its last value.
+    pub error: f64,
+}
+
+/// A compiled function over limbs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Function {
+    /// Name, unique in the artifact.
+    pub name: String,
+    /// The prime of every argument limb.
+    pub args: Vec<PrimeIndex>,
+    /// The prime of every result limb.
+    pub results: Vec<PrimeIndex>,
+    /// Number of weight parameters, bound by each call.
+    pub weight_params: u32,
+    /// Encoded plaintexts that the function reads; [`Operand::Plain`] indexes this list.
+    pub plaintexts: Vec<Plaintext>,
+    /// Limb slots of the function's own frame (its callees' frames excluded).
+    pub frame: u32,
+    /// What it does, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A weight as a function sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum WeightRef {
+    /// A weight of the program.
+    Weight(WeightId),
+    /// The function's own weight parameter with this index.
+    Param(u32),
+}
+
+/// An encoding of a weight: evaluation domain, Montgomery form, compact by the recipe's period.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plaintext {
+    /// The weight.
+    pub weight: WeightRef,
+    /// Its primes, in limb order.
+    pub basis: Basis,
+    /// The scale at which it is encoded.
+    pub scale: Scale,
+    /// Base-2 logarithm of the period of its slots, equal to that of every recipe bound to it.
+    pub log_period: u32,
+}
+
+/// One step of a function.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Step {
+    /// Launch a kernel.
+    Launch(Kernel),
+    /// Call a function that stands before this one in the artifact.
+    Call {
+        /// The callee.
+        function: FunctionId,
+        /// One operand for each of its argument limbs ([`Operand::Local`], [`Operand::Arg`] or [`Operand::Result`]).
+        args: Vec<Operand>,
+        /// One operand for each of its result limbs ([`Operand::Local`] or [`Operand::Result`]).
+        results: Vec<Operand>,
+        /// One binding for each of its weight parameters.
+        weights: Vec<WeightRef>,
+    },
+}
