@@ -1,0 +1,12 @@
+//! The public half of the CKKS scheme in residue number system form: parameters, arithmetic, encoding,
+//! ciphertexts, evaluation keys and their bytes. No secrets, no input or output, no devices.
+
+pub mod isa;
+pub mod modulus;
+pub mod primes;
+
+pub mod automorphism;
+pub mod ntt;
+
+#[cfg(test)]
+mod testing;

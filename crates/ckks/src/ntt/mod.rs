@@ -1,0 +1,174 @@
+//! The negacyclic number-theoretic transform, between the coefficient and the evaluation domain.
+//!
+//! For a ring `Z_q[X]/(X^N + 1)` and the primitive `2N`-th root `psi` of [`primitive_root`], the transform
+//! of the coefficients `a` is `out[j] = a(psi^(2 * bitrev(j) + 1))`, where `bitrev` reverses the `log2(N)`
+//! bits of an index: coefficients in natural order, evaluations in bit-reversed order, and no reordering
+//! pass on either side (Longa and Naehrig, "Speeding up the number theoretic transform", 2016).
+//!
+//! [`naive`] states the definition, `portable` is the plain fast transform. All give the same canonical words. Inside, values wander in `[0, 4q)` (Harvey, "Faster arithmetic
+//! for number-theoretic transforms", 2014); `q < 2^30` makes that range fit a word.
+
+pub mod naive;
+mod portable;
+#[cfg(test)]
+mod tests;
+
+use crate::isa::Isa;
+use crate::modulus::{Modulus, Shoup};
+use crate::primes::primitive_root;
+
+/// A prime and a degree for which there is no transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NttError {
+    /// The degree is outside the supported range.
+    #[error("no NTT of degree 2^{0}: the degree must lie in 2^4..=2^17")]
+    Degree(u32),
+    /// The field has no root of unity of the needed order.
+    #[error("no NTT of degree 2^{log_n} modulo {q}: the prime must be 1 modulo 2^{}", log_n + 1)]
+    NoRoot {
+        /// The prime.
+        q: u32,
+        /// Base-2 logarithm of the degree asked for.
+        log_n: u32,
+    },
+}
+
+/// The twiddle factors of all transforms of degree up to `N` modulo one prime: 16 N bytes.
+///
+/// Factors are in bit-reversed order: `w[m + i]` serves group `i` of the stage with `m` groups, so
+/// the first `n` entries are exactly the factors of degree `n`.
+#[derive(Clone, Debug)]
+pub struct NttTable {
+    q: Modulus,
+    log_n: u32,
+    forward: Twiddles,
+    inverse: Twiddles,
+}
+
+/// Shoup factors split in two arrays, so that a vector of either is one load.
+#[derive(Clone, Debug)]
+struct Twiddles {
+    w: Vec<u32>,
+    w_shoup: Vec<u32>,
+}
+
+impl Twiddles {
+    /// `w[i] = root^bitrev(i)` for a primitive `2N`-th root.
+    fn new(q: &Modulus, log_n: u32, root: u32) -> Self {
+        let n = 1usize << log_n;
+        let mut w = vec![1; n];
+        // Entry 2^k has only bit k set, which reversed is bit log_n - 1 - k of the exponent; the entries
+        // between it and the next power of two are products of it and an earlier one.
+        for k in (0..log_n).rev() {
+            let generator = q.shoup(q.pow(root, 1 << (log_n - 1 - k)));
+            w[1 << k] = generator.w;
+        }
+        for k in 0..log_n {
+            let generator = q.shoup(w[1 << k]);
+            let (done, rest) = w.split_at_mut(1 << k);
+            for (to, &from) in rest.iter_mut().zip(done.iter()).skip(1) {
+                *to = q.mul_shoup(from, generator);
+            }
+        }
+        let w_shoup = w.iter().map(|&w| q.shoup(w).w_shoup).collect();
+        Self { w, w_shoup }
+    }
+
+    #[inline(always)]
+    fn at(&self, index: usize) -> Shoup {
+        Shoup { w: self.w[index], w_shoup: self.w_shoup[index] }
+    }
+}
+
+impl NttTable {
+    /// Smallest supported `log2(N)`.
+    pub const MIN_LOG_N: u32 = 4;
+    /// Largest supported `log2(N)`.
+    pub const MAX_LOG_N: u32 = 17;
+
+    /// Computes the factors for degree `2^log_n`, `log_n` in `4..=17`.
+    ///
+    /// # Errors
+    /// [`NttError`] when the degree is out of range or `q` is not 1 modulo `2^(log_n + 1)`.
+    pub fn new(q: Modulus, log_n: u32) -> Result<Self, NttError> {
+        if !(Self::MIN_LOG_N..=Self::MAX_LOG_N).contains(&log_n) {
+            return Err(NttError::Degree(log_n));
+        }
+        let no_root = NttError::NoRoot { q: q.value(), log_n };
+        let root = primitive_root(&q, log_n).ok_or(no_root)?;
+        let root_inverse = q.inv(root).ok_or(no_root)?;
+        let forward = Twiddles::new(&q, log_n, root);
+        let inverse = Twiddles::new(&q, log_n, root_inverse);
+        Ok(Self { q, log_n, forward, inverse })
+    }
+
+    /// The prime.
+    pub fn modulus(&self) -> &Modulus {
+        &self.q
+    }
+
+    /// Base-2 logarithm of the degree.
+    pub fn log_n(&self) -> u32 {
+        self.log_n
+    }
+
+    /// Coefficients to evaluations, in place. Canonical in, canonical out.
+    ///
+    /// # Panics
+    /// Unless `limb` has `N` words.
+    pub fn forward(&self, isa: Isa, limb: &mut [u32]) {
+        assert_eq!(limb.len(), 1 << self.log_n, "a limb has N words");
+        self.forward_len(isa, limb);
+    }
+
+    /// [`forward`](Self::forward) in the smaller ring of degree `n = limb.len()`, with the root
+    /// `psi^(N/n)`. This is how a sparse plaintext, a polynomial in `X^(N/n)`, is transformed in compact form.
+    ///
+    /// # Panics
+    /// Unless `limb.len()` is a power of two up to `N`.
+    pub fn forward_len(&self, isa: Isa, limb: &mut [u32]) {
+        self.check_len(limb.len());
+        let _ = isa;
+        portable::forward(self, limb)
+    }
+
+    /// Evaluations to coefficients, in place: the exact inverse of [`forward`](Self::forward).
+    ///
+    /// # Panics
+    /// Unless `limb` has `N` words.
+    pub fn inverse(&self, isa: Isa, limb: &mut [u32]) {
+        self.inverse_scaled(isa, limb, 1);
+    }
+
+    /// [`inverse`](Self::inverse), with every coefficient multiplied by the canonical constant `c` at no
+    /// cost: the transform multiplies by `1/N` anyway.
+    ///
+    /// # Panics
+    /// Unless `limb` has `N` words.
+    pub fn inverse_scaled(&self, isa: Isa, limb: &mut [u32], c: u32) {
+        assert_eq!(limb.len(), 1 << self.log_n, "a limb has N words");
+        self.inverse_len(isa, limb, c);
+    }
+
+    /// [`inverse_scaled`](Self::inverse_scaled) in the smaller ring of degree `n = limb.len()`: the exact
+    /// inverse of [`forward_len`](Self::forward_len), times `c`.
+    ///
+    /// # Panics
+    /// Unless `limb.len()` is a power of two up to `N`.
+    pub fn inverse_len(&self, isa: Isa, limb: &mut [u32], c: u32) {
+        self.check_len(limb.len());
+        // 1/n = ((q + 1) / 2)^log2(n).
+        let n_inverse = self.q.pow(self.q.value().div_ceil(2), limb.len().ilog2().into());
+        let scale = self.q.shoup(self.q.mul(n_inverse, c));
+        let _ = isa;
+        portable::inverse(self, limb, scale)
+    }
+
+    fn check_len(&self, len: usize) {
+        assert!(
+            len.is_power_of_two() && len <= 1 << self.log_n,
+            "a transform of {len} words is not a power of two up to 2^{}",
+            self.log_n
+        );
+    }
+}
