@@ -1,6 +1,9 @@
 //! The public half of the CKKS scheme in residue number system form: parameters, arithmetic, encoding,
 //! ciphertexts, evaluation keys and their bytes. No secrets, no input or output, no devices.
 
+pub mod basis;
+pub mod params;
+
 pub mod isa;
 pub mod modulus;
 pub mod primes;
