@@ -11,5 +11,9 @@ pub mod primes;
 pub mod automorphism;
 pub mod ntt;
 
+pub mod ciphertext;
+pub mod evaluation_key;
+pub mod uniform;
+
 #[cfg(test)]
 mod testing;
