@@ -11,6 +11,8 @@ pub mod primes;
 pub mod automorphism;
 pub mod ntt;
 
+pub mod rns;
+
 pub mod ciphertext;
 pub mod evaluation_key;
 pub mod uniform;
