@@ -13,6 +13,8 @@ pub mod ntt;
 
 pub mod rns;
 
+pub mod encoding;
+
 pub mod ciphertext;
 pub mod evaluation_key;
 pub mod uniform;

@@ -1,0 +1,250 @@
+//! The encoder: vectors of slots to polynomials and back.
+//!
+//! A message of N/2 complex slots is the polynomial that takes the value z_k at exp(i pi 5^k / N); multiplied by a scale
+//! and rounded, it is what CKKS computes on (Cheon, Kim, Kim and Song, Homomorphic Encryption for Arithmetic of
+//! Approximate Numbers, 2017, section 3.2). Rotating slots to the left by r is X -> X^(5^r); conjugating is X -> X^-1.
+//!
+//! A message whose slots repeat with period p is a polynomial in X^(N/2p), of 2p coefficients. It is encoded in the
+//! ring of degree 2p, and its evaluation at N points is only its evaluation at 2p points, every word repeated N/2p times:
+//! that is the *compact* form, which is never expanded in memory.
+
+mod fft;
+
+use crate::basis::{Basis, Scale};
+use crate::isa::Isa;
+use crate::params::Params;
+use crate::rns::{Domain, Poly};
+
+/// A complex number.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub struct Complex {
+    /// Real part.
+    pub re: f64,
+    /// Imaginary part.
+    pub im: f64,
+}
+
+impl Complex {
+    /// The complex conjugate.
+    pub fn conjugate(self) -> Complex {
+        Complex { re: self.re, im: -self.im }
+    }
+}
+
+impl From<f64> for Complex {
+    fn from(re: f64) -> Complex {
+        Complex { re, im: 0.0 }
+    }
+}
+
+impl std::ops::Add for Complex {
+    type Output = Complex;
+    fn add(self, other: Complex) -> Complex {
+        Complex { re: self.re + other.re, im: self.im + other.im }
+    }
+}
+
+impl std::ops::Sub for Complex {
+    type Output = Complex;
+    fn sub(self, other: Complex) -> Complex {
+        Complex { re: self.re - other.re, im: self.im - other.im }
+    }
+}
+
+impl std::ops::Mul for Complex {
+    type Output = Complex;
+    fn mul(self, other: Complex) -> Complex {
+        Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
+    }
+}
+
+/// Why a message cannot be encoded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EncodingError {
+    /// A slot is not a finite number.
+    #[error("slot {slot} is {value:?}; only finite numbers can be encoded")]
+    NotFinite {
+        /// Position.
+        slot: usize,
+        /// What is there.
+        value: Complex,
+    },
+    /// The number of slots is not a possible period.
+    #[error("{len} slots cannot be encoded: their number must be a power of two of at most {slots}")]
+    Period {
+        /// Slots given.
+        len: usize,
+        /// Slots of the parameter set.
+        slots: usize,
+    },
+    /// The scale is no finite number of at least 1.
+    #[error("cannot encode at scale {0}; scales are finite and at least 1")]
+    Scale(f64),
+    /// The message is too large for the modulus.
+    #[error(
+        "the message times its scale of 2^{log_scale:.1} needs {bits:.1} bits, but the modulus has room for \
+         {room:.1}; scale the message down or encode it at a higher level"
+    )]
+    Overflow {
+        /// Base-2 logarithm of the scale.
+        log_scale: f64,
+        /// Bits of the largest coefficient.
+        bits: f64,
+        /// Bits that there are.
+        room: f64,
+    },
+}
+
+/// Encodes and decodes messages for one ring degree. Building one takes some milliseconds; it is read-only after.
+#[derive(Clone, Debug)]
+pub struct Encoder {
+    log_n: u32,
+    roots: Vec<Complex>,
+}
+
+impl Encoder {
+    /// The encoder of a parameter set.
+    pub fn new(params: &Params) -> Encoder {
+        Encoder { log_n: params.log_n(), roots: fft::roots(params.log_n() - 1) }
+    }
+
+    /// Number of slots of a full message, N/2.
+    pub fn slots(&self) -> usize {
+        1 << (self.log_n - 1)
+    }
+
+    /// The 2p integer coefficients of the polynomial in X^(N/2p) with slots `scale * slots[k % p]`, p = `slots.len()`
+    /// a power of two of at most N/2. Each is the real coefficient rounded to the nearest integer (ties to even), computed
+    /// in f64: exact but for about 2^-50 of the largest slot.
+    ///
+    /// # Errors
+    /// NaN, infinities, an impossible period or scale, and coefficients of 2^126 or more.
+    pub fn coefficients<T: Copy + Into<Complex>>(
+        &self,
+        slots: &[T],
+        scale: Scale,
+    ) -> Result<Vec<i128>, EncodingError> {
+        let p = slots.len();
+        if !p.is_power_of_two() || p > self.slots() {
+            return Err(EncodingError::Period { len: p, slots: self.slots() });
+        }
+        if !(scale.0.is_finite() && scale.0 >= 1.0) {
+            return Err(EncodingError::Scale(scale.0));
+        }
+        let mut values: Vec<Complex> = slots.iter().map(|&z| z.into()).collect();
+        if let Some(slot) = values.iter().position(|z| !(z.re.is_finite() && z.im.is_finite())) {
+            return Err(EncodingError::NotFinite { slot, value: values[slot] });
+        }
+        fft::inverse(&self.roots, &mut values);
+        let scaled = values.iter().map(|u| u.re).chain(values.iter().map(|u| u.im)).map(|c| c * scale.0);
+        scaled
+            .map(|c| {
+                // NaN, from an overflow within the FFT, fails this too.
+                if c.abs() < 2f64.powi(126) {
+                    Ok(c.round_ties_even() as i128)
+                } else {
+                    Err(EncodingError::Overflow {
+                        log_scale: scale.log2(),
+                        bits: c.abs().log2() + 1.0,
+                        room: 127.0,
+                    })
+                }
+            })
+            .collect()
+    }
+
+    /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain, Montgomery form,
+    /// canonical, laid out `[prime of the basis][2p]`. Word i of a full limb is word `i / (N/2p)` of the compact one.
+    ///
+    /// # Errors
+    /// As [`coefficients`](Self::coefficients), and messages too large for the modulus.
+    ///
+    /// # Panics
+    /// If `params` has another ring degree than the encoder.
+    pub fn encode_compact<T: Copy + Into<Complex>>(
+        &self,
+        params: &Params,
+        slots: &[T],
+        basis: Basis,
+        scale: Scale,
+    ) -> Result<Vec<u32>, EncodingError> {
+        assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
+        let coefficients = self.checked_coefficients(params, slots, basis, scale)?;
+        let mut words = Vec::with_capacity(basis.len() * coefficients.len());
+        // Almost always coefficients fit 64 bits, which reduce in a fraction of the time.
+        let narrow: Option<Vec<i64>> = coefficients.iter().map(|&c| i64::try_from(c).ok()).collect();
+        for prime in basis.iter() {
+            let (q, start) = (params.modulus(prime), words.len());
+            match &narrow {
+                Some(narrow) => words.extend(narrow.iter().map(|&c| q.to_mont(q.reduce_i64(c)))),
+                None => words.extend(coefficients.iter().map(|&c| q.to_mont(q.reduce_i128(c)))),
+            }
+            params.ntt(prime).forward_len(Isa::detect(), &mut words[start..]);
+        }
+        Ok(words)
+    }
+
+    /// Encodes slots of period `slots.len()` as a whole polynomial in the coefficient domain, normal form: a message to
+    /// encrypt.
+    ///
+    /// # Errors
+    /// As [`encode_compact`](Self::encode_compact).
+    ///
+    /// # Panics
+    /// If `params` has another ring degree than the encoder.
+    pub fn encode<T: Copy + Into<Complex>>(
+        &self,
+        params: &Params,
+        slots: &[T],
+        basis: Basis,
+        scale: Scale,
+    ) -> Result<Poly, EncodingError> {
+        assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
+        let coefficients = self.checked_coefficients(params, slots, basis, scale)?;
+        let stride = params.n() / coefficients.len();
+        let limbs = basis.iter().map(|prime| {
+            let mut limb = vec![0; params.n()];
+            for (word, &c) in limb.iter_mut().step_by(stride).zip(&coefficients) {
+                *word = params.modulus(prime).reduce_i128(c);
+            }
+            limb
+        });
+        Ok(Poly::from_limbs(basis, Domain::Coefficient, limbs.collect()))
+    }
+
+    /// The N/2 slots of a polynomial in the coefficient domain, divided by `scale`.
+    ///
+    /// # Panics
+    /// If `params` has another ring degree than the encoder, or the polynomial is in the evaluation domain.
+    pub fn decode(&self, params: &Params, message: &Poly, scale: Scale) -> Vec<Complex> {
+        assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
+        let coefficients = message.to_floats(params);
+        let (first, second) = coefficients.split_at(self.slots());
+        let mut values: Vec<Complex> = first
+            .iter()
+            .zip(second)
+            .map(|(&re, &im)| Complex { re: re / scale.0, im: im / scale.0 })
+            .collect();
+        fft::forward(&self.roots, &mut values);
+        values
+    }
+
+    fn checked_coefficients<T: Copy + Into<Complex>>(
+        &self,
+        params: &Params,
+        slots: &[T],
+        basis: Basis,
+        scale: Scale,
+    ) -> Result<Vec<i128>, EncodingError> {
+        let coefficients = self.coefficients(slots, scale)?;
+        let largest = coefficients.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0) as f64;
+        let (bits, room) = (largest.log2() + 1.0, params.log_product(basis));
+        if bits >= room {
+            return Err(EncodingError::Overflow { log_scale: scale.log2(), bits, room });
+        }
+        Ok(coefficients)
+    }
+}
+
+#[cfg(test)]
+mod tests;
