@@ -5,13 +5,16 @@
 //! bits of an index: coefficients in natural order, evaluations in bit-reversed order, and no reordering
 //! pass on either side (Longa and Naehrig, "Speeding up the number theoretic transform", 2016).
 //!
-//! [`naive`] states the definition, `portable` is the plain fast transform. All give the same canonical words. Inside, values wander in `[0, 4q)` (Harvey, "Faster arithmetic
+//! [`naive`] states the definition, `portable` is the plain fast transform, and the `x86` modules vectorise
+//! it. All give the same canonical words. Inside, values wander in `[0, 4q)` (Harvey, "Faster arithmetic
 //! for number-theoretic transforms", 2014); `q < 2^30` makes that range fit a word.
 
 pub mod naive;
 mod portable;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::isa::Isa;
 use crate::modulus::{Modulus, Shoup};
@@ -128,8 +131,13 @@ impl NttTable {
     /// Unless `limb.len()` is a power of two up to `N`.
     pub fn forward_len(&self, isa: Isa, limb: &mut [u32]) {
         self.check_len(limb.len());
-        let _ = isa;
-        portable::forward(self, limb)
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::forward_avx512(self, limb),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::forward_avx2(self, limb),
+            _ => portable::forward(self, limb),
+        }
     }
 
     /// Evaluations to coefficients, in place: the exact inverse of [`forward`](Self::forward).
@@ -160,8 +168,13 @@ impl NttTable {
         // 1/n = ((q + 1) / 2)^log2(n).
         let n_inverse = self.q.pow(self.q.value().div_ceil(2), limb.len().ilog2().into());
         let scale = self.q.shoup(self.q.mul(n_inverse, c));
-        let _ = isa;
-        portable::inverse(self, limb, scale)
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::inverse_avx512(self, limb, scale),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::inverse_avx2(self, limb, scale),
+            _ => portable::inverse(self, limb, scale),
+        }
     }
 
     fn check_len(&self, len: usize) {

@@ -19,7 +19,7 @@ pub(super) fn forward(table: &NttTable, limb: &mut [u32]) {
         groups *= 2;
     }
     for x in limb {
-        *x = q.reduce_once(from_4q(q, *x));
+        *x = q.reduce_once(below_2q(q, *x));
     }
 }
 
@@ -46,7 +46,7 @@ pub(super) fn inverse(table: &NttTable, limb: &mut [u32], scale: Shoup) {
 /// `(x + w y, x - w y)`. In and out `[0, 4q)`.
 #[inline(always)]
 fn butterfly(q: &Modulus, x: u32, y: u32, factor: Shoup) -> (u32, u32) {
-    let x = from_4q(q, x);
+    let x = below_2q(q, x);
     let t = q.mul_shoup_lazy(y, factor);
     (x + t, x + 2 * q.value() - t)
 }
@@ -55,12 +55,12 @@ fn butterfly(q: &Modulus, x: u32, y: u32, factor: Shoup) -> (u32, u32) {
 #[inline(always)]
 fn inverse_butterfly(q: &Modulus, x: u32, y: u32, factor: Shoup) -> (u32, u32) {
     let difference = x + 2 * q.value() - y;
-    (from_4q(q, x + y), q.mul_shoup_lazy(difference, factor))
+    (below_2q(q, x + y), q.mul_shoup_lazy(difference, factor))
 }
 
 /// From `[0, 4q)` to `[0, 2q)`.
 #[inline(always)]
-fn from_4q(q: &Modulus, x: u32) -> u32 {
+fn below_2q(q: &Modulus, x: u32) -> u32 {
     // Where the difference is negative it wraps and is the larger of the two.
     x.min(x.wrapping_sub(2 * q.value()))
 }
