@@ -1,0 +1,165 @@
+//! The clear interpreter: programs of this level on slots instead of ciphertexts. It is the oracle of accuracy: what
+//! it computes is what the encrypted program computes up to noise.
+
+use std::sync::Arc;
+
+use num_complex::Complex64;
+
+use super::{Function, Module, Op};
+use crate::ir::{Node, Operation, ValueId};
+
+/// The slots of a ciphertext.
+pub type Slots = Vec<Complex64>;
+
+#[derive(Clone)]
+enum Value {
+    Cipher(Arc<Slots>),
+    /// One period of a plaintext.
+    Plain(Arc<Vec<f64>>),
+}
+
+/// Called after each operation that makes a ciphertext, with the slots of its first operand and its result.
+pub type Observer<'a> = dyn FnMut(&Node<Op>, &[Complex64], &[Complex64]) + 'a;
+
+/// Interprets a module of the ciphertext level, placed or not, on clear slots.
+#[derive(Debug)]
+pub struct Interpreter<'a> {
+    module: &'a Module,
+    slots: usize,
+}
+
+impl<'a> Interpreter<'a> {
+    /// An interpreter for `module` on vectors of as many slots as its parameter set has.
+    pub fn new(module: &'a Module) -> Self {
+        Interpreter { module, slots: module.context.params.slots() }
+    }
+
+    /// Runs the entry on input slots (each of length `slots`).
+    ///
+    /// # Panics
+    /// If the number or the length of the inputs is wrong.
+    pub fn run(&self, inputs: &[Slots]) -> Vec<Slots> {
+        self.run_observed(inputs, &mut |_, _, _| {})
+    }
+
+    /// As [`Interpreter::run`], calling `observer` after every operation that makes a ciphertext.
+    pub fn run_observed(&self, inputs: &[Slots], observer: &mut Observer<'_>) -> Vec<Slots> {
+        assert!(inputs.iter().all(|slots| slots.len() == self.slots), "inputs have one value a slot");
+        let args = inputs.iter().map(|slots| Value::Cipher(Arc::new(slots.clone()))).collect();
+        let results = self.call(self.module.entry(), args, observer);
+        results.into_iter().map(|value| cipher(&value).as_ref().clone()).collect()
+    }
+
+    fn call(&self, function: &Function, args: Vec<Value>, observer: &mut Observer<'_>) -> Vec<Value> {
+        assert_eq!(args.len(), function.params as usize, "one argument for each parameter");
+        let mut values = args;
+        let mut uses = function.use_counts();
+        let unit = Value::Plain(Arc::new(Vec::new()));
+        for node in &function.nodes {
+            let results = match &node.op {
+                Op::Call { args, function } => {
+                    let (_, callee) =
+                        self.module.find(function).expect("verified modules call defined functions");
+                    let args = args.iter().map(|v| values[v.index()].clone()).collect();
+                    self.call(callee, args, observer)
+                }
+                op => {
+                    let result = self.step(op, &values);
+                    if let (Value::Cipher(slots), Some(first)) = (&result, op.operands().first())
+                        && let Value::Cipher(operand) = &values[first.index()]
+                    {
+                        observer(node, operand, slots);
+                    }
+                    vec![result]
+                }
+            };
+            values.extend(results);
+            // Values that are not used again are dropped, so that deep programs fit in memory.
+            for operand in node.op.operands() {
+                uses[operand.index()] -= 1;
+                if uses[operand.index()] == 0 {
+                    values[operand.index()] = unit.clone();
+                }
+            }
+        }
+        function.results.iter().map(|v| values[v.index()].clone()).collect()
+    }
+
+    fn step(&self, op: &Op, values: &[Value]) -> Value {
+        let ct = |v: &ValueId| cipher(&values[v.index()]).clone();
+        let pt = |v: &ValueId| plain(&values[v.index()]).clone();
+        let map = |a: &ValueId, f: &dyn Fn(Complex64) -> Complex64| {
+            Value::Cipher(Arc::new(ct(a).iter().map(|&x| f(x)).collect()))
+        };
+        let zip = |a: &ValueId, b: &ValueId, f: &dyn Fn(Complex64, Complex64) -> Complex64| {
+            Value::Cipher(Arc::new(ct(a).iter().zip(ct(b).iter()).map(|(&x, &y)| f(x, y)).collect()))
+        };
+        let zip_plain = |a: &ValueId, p: &ValueId, f: &dyn Fn(Complex64, f64) -> Complex64| {
+            Value::Cipher(Arc::new(ct(a).iter().zip(pt(p).iter().cycle()).map(|(&x, &y)| f(x, y)).collect()))
+        };
+        match op {
+            Op::Add { a, b } => zip(a, b, &|x, y| x + y),
+            Op::Sub { a, b } => zip(a, b, &|x, y| x - y),
+            Op::Mul { a, b } => zip(a, b, &|x, y| x * y),
+            Op::Neg { a } => map(a, &|x| -x),
+            Op::AddPlain { a, p } => zip_plain(a, p, &|x, y| x + y),
+            Op::MulPlain { a, p } => zip_plain(a, p, &|x, y| x * y),
+            Op::AddConst { a, value } => map(a, &|x| x + value.0),
+            Op::MulConst { a, value, .. } => map(a, &|x| x * value.0),
+            Op::Rotate { a, by } => {
+                let mut slots = ct(a).as_ref().clone();
+                slots.rotate_left(by.rem_euclid(self.slots as i64) as usize);
+                Value::Cipher(Arc::new(slots))
+            }
+            Op::Conjugate { a } => map(a, &|x| x.conj()),
+            Op::Weight { index } => {
+                let data = &self.module.context.data;
+                Value::Plain(Arc::new(data.slots(&data.weights[*index as usize])))
+            }
+            Op::RotatePlain { p, by } => {
+                let mut slots = pt(p).as_ref().clone();
+                let by = by.rem_euclid(slots.len() as i64) as usize;
+                slots.rotate_left(by);
+                Value::Plain(Arc::new(slots))
+            }
+            Op::LinearTransform { x, diagonals, offsets } => {
+                let x = ct(x);
+                let mut sum = vec![Complex64::ZERO; self.slots];
+                for (diagonal, offset) in diagonals.iter().zip(offsets) {
+                    let diagonal = pt(diagonal);
+                    let start = offset.rem_euclid(self.slots as i64) as usize;
+                    let rotated = x[start..].iter().chain(&x[..start]);
+                    for ((out, &x), &w) in sum.iter_mut().zip(rotated).zip(diagonal.iter().cycle()) {
+                        *out += x * w;
+                    }
+                }
+                Value::Cipher(Arc::new(sum))
+            }
+            Op::PolyEval { x, coefficients } => map(x, &|x| {
+                // Clenshaw's recurrence.
+                let (mut b1, mut b2) = (Complex64::ZERO, Complex64::ZERO);
+                for c in coefficients.iter().skip(1).rev() {
+                    (b1, b2) = (2.0 * x * b1 - b2 + c.0, b1);
+                }
+                x * b1 - b2 + coefficients[0].0
+            }),
+            Op::Encode { p, .. } => values[p.index()].clone(),
+            Op::Rescale { a } | Op::Relinearize { a } | Op::Adjust { a, .. } => values[a.index()].clone(),
+            Op::Call { .. } => unreachable!("calls are handled by the caller"),
+        }
+    }
+}
+
+fn cipher(value: &Value) -> &Arc<Slots> {
+    match value {
+        Value::Cipher(slots) => slots,
+        Value::Plain(_) => panic!("verified operations get ciphertexts where they take them"),
+    }
+}
+
+fn plain(value: &Value) -> &Arc<Vec<f64>> {
+    match value {
+        Value::Plain(slots) => slots,
+        Value::Cipher(_) => panic!("verified operations get plaintexts where they take them"),
+    }
+}

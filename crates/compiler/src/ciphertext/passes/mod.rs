@@ -1,0 +1,9 @@
+//! Passes on the ciphertext level, in the order in which [`crate::compile`] runs them.
+
+mod expand_linear_transform;
+mod expand_poly_eval;
+mod place_levels;
+
+pub use expand_linear_transform::expand_linear_transform;
+pub use expand_poly_eval::{expand_poly_eval, poly_depth};
+pub use place_levels::{PlaceError, place_levels};

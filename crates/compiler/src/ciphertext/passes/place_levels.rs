@@ -1,0 +1,364 @@
+//! Places levels, scales, rescales, relinearizations and encodings.
+//!
+//! ```text
+//! %1 = mul(%0, %0) : ct             %1 = mul(%0, %0)       : ct<L2 s^2 3>
+//! %2 = mul_const(%0) {value=0.5}    %2 = mul_const(%0) ..  : ct<L2 s^2 2>
+//! %3 = add(%1, %2) : ct         ->  %3 = add(%1, %2)       : ct<L2 s^2 3>
+//! return %3                         %4 = relinearize(%3)   : ct<L2 s^2 2>
+//!                                   %5 = rescale(%4)       : ct<L1 s' 2>
+//!                                   return %5
+//! ```
+//!
+//! The rule (a waterline with canonical scales): a ciphertext at level l is either *settled*, at the canonical scale of
+//! l, or *pending*, at the square of it, with a rescale to come. Products are pending; sums of pending values stay
+//! pending, so that a sum of products is rescaled once and relinearized once. Multiplication settles its operands and
+//! brings them to the lower of their levels. A product with a constant is not made at all until its sum tells at which
+//! level: the change of level and the product share one multiplication.
+//!
+//! Inputs start at the lowest level from which every output is reached. A function is placed once for each combination
+//! of argument types with which it is called.
+
+use std::collections::HashMap;
+
+use cerium_ckks::basis::{Level, Scale};
+use cerium_ckks::params::Params;
+
+use super::super::{Builder, Function, Module, Op, Placement, Type};
+use crate::ir::{Number, Symbol, ValueId};
+
+/// Why a program cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// The program is deeper than the parameter set.
+    #[error(
+        "the program needs more than the {available} levels of parameter set {params} (it runs out of levels in stage \
+         `{stage}`); choose a set with more levels (`cerium params` lists them), or lower the degree of the activations"
+    )]
+    TooDeep {
+        /// Name of the parameter set.
+        params: String,
+        /// Its number of levels.
+        available: u8,
+        /// Where the levels ran out.
+        stage: String,
+    },
+}
+
+/// Constants of at most this size that are integers multiply without using a scale.
+const SMALL_INTEGER: f64 = 1024.0;
+
+/// Runs the pass: replaces the unplaced functions of `module` by placed ones.
+pub fn place_levels(module: &mut Module) -> Result<(), PlaceError> {
+    let top = module.context.params.max_level();
+    let unused = place_from(module, top)?.1;
+    let (placed, _) = place_from(module, Level(top.0 - unused.0))?;
+    *module = placed;
+    Ok(())
+}
+
+/// Places the program with inputs at level `start`; also the lowest level among its outputs.
+fn place_from(module: &Module, start: Level) -> Result<(Module, Level), PlaceError> {
+    let out = Module::new(module.context.clone(), module.stages.clone());
+    let mut placer = Placer { source: module, out, instances: HashMap::new() };
+    let scale = module.context.params.scale(start);
+    let input = Type::Cipher(Some(Placement { level: start, scale, size: 2 }));
+    let entry = module.entry();
+    placer.function(&entry.name, vec![input; entry.params as usize])?;
+    let levels = placer.out.entry().result_types();
+    let lowest = levels.iter().filter_map(Type::placement).map(|p| p.level).min().unwrap_or(start);
+    Ok((placer.out, lowest))
+}
+
+struct Placer<'a> {
+    source: &'a Module,
+    out: Module,
+    /// Placed functions by source function and argument types (in text form).
+    instances: HashMap<(Symbol, String), Symbol>,
+}
+
+impl Placer<'_> {
+    /// The placed instance of `name` for these argument types.
+    fn function(&mut self, name: &Symbol, args: Vec<Type>) -> Result<Symbol, PlaceError> {
+        let signature: String = args.iter().map(|ty| format!("{ty};")).collect();
+        let key = (name.clone(), signature);
+        if let Some(known) = self.instances.get(&key) {
+            return Ok(known.clone());
+        }
+        let (_, source) = self.source.find(name).expect("verified modules call defined functions");
+        let copies = self.instances.keys().filter(|(n, _)| n == name).count();
+        let placed_name =
+            if copies == 0 { name.clone() } else { Symbol(format!("{}.{copies}", name.0).into()) };
+        let body =
+            Body { builder: Builder::new(placed_name.clone(), args), values: Vec::new(), placer: self };
+        let function = body.place(source)?;
+        self.out.functions.push(function);
+        self.instances.insert(key, placed_name.clone());
+        Ok(placed_name)
+    }
+}
+
+/// What stands for a value of the source function.
+#[derive(Clone, Copy)]
+enum Placed {
+    /// A value of the placed function, ciphertext or plaintext.
+    Value(ValueId),
+    /// `factor` times a settled ciphertext, not made yet.
+    Product { base: ValueId, factor: f64 },
+}
+
+struct Body<'a, 'b> {
+    builder: Builder,
+    values: Vec<Placed>,
+    placer: &'a mut Placer<'b>,
+}
+
+impl Body<'_, '_> {
+    fn place(mut self, source: &Function) -> Result<Function, PlaceError> {
+        self.values.extend(source.params().map(Placed::Value));
+        for node in &source.nodes {
+            self.builder.stage = node.stage;
+            let placed = self.operation(&node.op)?;
+            assert_eq!(placed.len(), node.results.len(), "one placed value for each result");
+            self.values.extend(placed);
+        }
+        let results: Vec<ValueId> = source
+            .results
+            .iter()
+            .map(|&v| match self.source_is_cipher(source, v) {
+                true => self.ready(v),
+                false => Ok(self.plain(v)),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(self.builder.finish(results))
+    }
+
+    fn source_is_cipher(&self, source: &Function, v: ValueId) -> bool {
+        matches!(source.type_of(v), Type::Cipher(_))
+    }
+
+    fn operation(&mut self, op: &Op) -> Result<Vec<Placed>, PlaceError> {
+        let value = match op {
+            Op::Add { a, b } => self.sum(self.values[a.index()], self.values[b.index()], 1.0)?,
+            Op::Sub { a, b } => self.sum(self.values[a.index()], self.values[b.index()], -1.0)?,
+            Op::Neg { a } => match self.values[a.index()] {
+                Placed::Product { base, factor } => {
+                    return Ok(vec![Placed::Product { base, factor: -factor }]);
+                }
+                Placed::Value(a) => self.push(Op::Neg { a }),
+            },
+            Op::Mul { a, b } => {
+                let (a, b) = (self.ready(*a)?, self.ready(*b)?);
+                let level = self.level(a).min(self.level(b));
+                self.above_zero(level)?;
+                let (a, b) = (self.lower(a, level), self.lower(b, level));
+                self.push(Op::Mul { a, b })
+            }
+            Op::AddPlain { a, p } => {
+                let a = self.made(*a)?;
+                let at = self.placement(a);
+                let p = self.plain(*p);
+                let p = self.push(Op::Encode { p, level: at.level, scale: Number(at.scale.0) });
+                self.push(Op::AddPlain { a, p })
+            }
+            Op::MulPlain { a, p } => {
+                let a = self.settled(*a)?;
+                let at = self.placement(a);
+                self.above_zero(at.level)?;
+                let scale = self.pending_scale(at.level).0 / at.scale.0;
+                let p = self.plain(*p);
+                let p = self.push(Op::Encode { p, level: at.level, scale: Number(scale) });
+                self.push(Op::MulPlain { a, p })
+            }
+            Op::AddConst { a, value } => {
+                let a = self.made(*a)?;
+                self.push(Op::AddConst { a, value: *value })
+            }
+            Op::MulConst { a, value, .. } => match self.values[a.index()] {
+                Placed::Product { base, factor } => {
+                    return Ok(vec![Placed::Product { base, factor: factor * value.0 }]);
+                }
+                Placed::Value(a) if value.0.fract() == 0.0 && value.0.abs() <= SMALL_INTEGER => {
+                    self.push(Op::MulConst { a, value: *value, scale: Some(Number(1.0)) })
+                }
+                Placed::Value(_) => {
+                    return Ok(vec![Placed::Product { base: self.settled(*a)?, factor: value.0 }]);
+                }
+            },
+            Op::Rotate { a, by } => match self.values[a.index()] {
+                Placed::Product { base, factor } => {
+                    let a = self.relinearized(base);
+                    return Ok(vec![Placed::Product { base: self.push(Op::Rotate { a, by: *by }), factor }]);
+                }
+                Placed::Value(a) => {
+                    let a = self.relinearized(a);
+                    self.push(Op::Rotate { a, by: *by })
+                }
+            },
+            Op::Conjugate { a } => {
+                let a = self.made(*a)?;
+                let a = self.relinearized(a);
+                self.push(Op::Conjugate { a })
+            }
+            Op::Weight { index } => self.push(Op::Weight { index: *index }),
+            Op::RotatePlain { p, by } => {
+                let p = self.plain(*p);
+                self.push(Op::RotatePlain { p, by: *by })
+            }
+            Op::Call { args, function } => return self.call(args, function),
+            Op::LinearTransform { .. } | Op::PolyEval { .. } => {
+                unreachable!("expanded before levels are placed")
+            }
+            Op::Encode { .. } | Op::Rescale { .. } | Op::Relinearize { .. } | Op::Adjust { .. } => {
+                unreachable!("placed operations do not occur in an unplaced program")
+            }
+        };
+        Ok(vec![Placed::Value(value)])
+    }
+
+    fn call(&mut self, args: &[ValueId], function: &Symbol) -> Result<Vec<Placed>, PlaceError> {
+        let (_, callee) = self.placer.source.find(function).expect("verified modules call defined functions");
+        let types = callee.param_types();
+        let args: Vec<ValueId> = args
+            .iter()
+            .zip(types)
+            .map(|(&v, ty)| if matches!(ty, Type::Cipher(_)) { self.ready(v) } else { Ok(self.plain(v)) })
+            .collect::<Result<_, _>>()?;
+        let types = args.iter().map(|&v| *self.builder.type_of(v)).collect();
+        let instance = self.placer.function(function, types)?;
+        let op = Op::Call { args, function: instance };
+        let results = self.builder.try_push(&self.placer.out, op);
+        let results = results.unwrap_or_else(|message| panic!("placed call: {message}"));
+        Ok(results.map(|v| Placed::Value(ValueId(v))).collect())
+    }
+
+    /// `x + sign * y` at one level, pending if both can be.
+    fn sum(&mut self, x: Placed, y: Placed, sign: f64) -> Result<ValueId, PlaceError> {
+        let signed = |factor: f64| sign * factor;
+        match (x, y) {
+            (Placed::Product { base: a, factor: fa }, Placed::Product { base: b, factor: fb }) => {
+                let level = self.level(a).min(self.level(b));
+                let (a, b) = (self.product(a, fa, level)?, self.product(b, signed(fb), level)?);
+                Ok(self.push(Op::Add { a, b }))
+            }
+            (Placed::Value(a), Placed::Product { base, factor }) => self.add_product(a, base, signed(factor)),
+            (Placed::Product { base, factor }, Placed::Value(b)) => {
+                let b = if sign < 0.0 { self.push(Op::Neg { a: b }) } else { b };
+                self.add_product(b, base, factor)
+            }
+            (Placed::Value(a), Placed::Value(b)) => {
+                let (a, b) = self.aligned(a, b)?;
+                Ok(self.push(if sign < 0.0 { Op::Sub { a, b } } else { Op::Add { a, b } }))
+            }
+        }
+    }
+
+    /// `a + factor * base`, making the product where it costs least.
+    fn add_product(&mut self, a: ValueId, base: ValueId, factor: f64) -> Result<ValueId, PlaceError> {
+        let (level, base_level) = (self.level(a), self.level(base));
+        // The product at the level of a pending `a` is pending with it; for a settled `a` it is made one level above.
+        let at = if self.is_pending(a) { level } else { Level(level.0 + 1) };
+        let b = self.product(base, factor, at.min(base_level))?;
+        let (a, b) = self.aligned(a, b)?;
+        Ok(self.push(Op::Add { a, b }))
+    }
+
+    /// Both values at one level and one scale.
+    fn aligned(&mut self, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), PlaceError> {
+        let (pa, pb) = (self.placement(a), self.placement(b));
+        if pa.level == pb.level && pa.scale.matches(pb.scale) {
+            return Ok((a, b));
+        }
+        let (a, b) = (self.settle(a)?, self.settle(b)?);
+        let level = self.level(a).min(self.level(b));
+        Ok((self.lower(a, level), self.lower(b, level)))
+    }
+
+    /// `factor * base` at `level`, pending.
+    fn product(&mut self, base: ValueId, factor: f64, level: Level) -> Result<ValueId, PlaceError> {
+        self.above_zero(level)?;
+        let a = self.lower(base, level);
+        let scale = Number(self.pending_scale(level).0 / self.placement(a).scale.0);
+        Ok(self.push(Op::MulConst { a, value: Number(factor), scale: Some(scale) }))
+    }
+
+    /// The value as a ciphertext, settled or pending.
+    fn made(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
+        match self.values[v.index()] {
+            Placed::Value(value) => Ok(value),
+            Placed::Product { base, factor } => self.product(base, factor, self.level(base)),
+        }
+    }
+
+    /// The value at a canonical scale.
+    fn settled(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
+        let value = self.made(v)?;
+        self.settle(value)
+    }
+
+    /// The value settled and relinearized: what products and calls take.
+    fn ready(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
+        // Relinearizing before rescaling divides the noise of the key switch by the scale.
+        let value = self.made(v)?;
+        let value = self.relinearized(value);
+        self.settle(value)
+    }
+
+    fn settle(&mut self, value: ValueId) -> Result<ValueId, PlaceError> {
+        if !self.is_pending(value) {
+            return Ok(value);
+        }
+        self.above_zero(self.level(value))?;
+        Ok(self.push(Op::Rescale { a: value }))
+    }
+
+    fn relinearized(&mut self, value: ValueId) -> ValueId {
+        if self.placement(value).size == 3 { self.push(Op::Relinearize { a: value }) } else { value }
+    }
+
+    /// A settled value at `level`, not above its own.
+    fn lower(&mut self, value: ValueId, level: Level) -> ValueId {
+        if self.level(value) == level { value } else { self.push(Op::Adjust { a: value, to: level }) }
+    }
+
+    fn plain(&self, v: ValueId) -> ValueId {
+        match self.values[v.index()] {
+            Placed::Value(value) => value,
+            Placed::Product { .. } => unreachable!("plaintexts are never products"),
+        }
+    }
+
+    fn push(&mut self, op: Op) -> ValueId {
+        self.builder.push(&self.placer.out, op)
+    }
+
+    fn params(&self) -> &Params {
+        &self.placer.source.context.params
+    }
+
+    fn placement(&self, value: ValueId) -> Placement {
+        self.builder.type_of(value).placement().expect("placed functions have placed ciphertexts")
+    }
+
+    fn level(&self, value: ValueId) -> Level {
+        self.placement(value).level
+    }
+
+    /// The scale of a product at `level`.
+    fn pending_scale(&self, level: Level) -> Scale {
+        Scale(self.params().scale(level).0.powi(2))
+    }
+
+    fn is_pending(&self, value: ValueId) -> bool {
+        let at = self.placement(value);
+        at.scale.log2() > 1.5 * self.params().scale(at.level).log2()
+    }
+
+    fn above_zero(&self, level: Level) -> Result<(), PlaceError> {
+        if level.0 > 0 {
+            return Ok(());
+        }
+        let params = self.params();
+        let stage = self.placer.source.stages[self.builder.stage.0 as usize].clone();
+        Err(PlaceError::TooDeep { params: params.name().into(), available: params.max_level().0, stage })
+    }
+}

@@ -1,0 +1,412 @@
+//! The language in which programs over encrypted data are written.
+//!
+//! Values are ciphertexts ([`Ct`]) with operators; weights ([`Weight`]) are plaintexts made from tensors by a slot
+//! table. Levels, scales, rescales and relinearizations are placed by the compiler. A program is on slots: vectors of
+//! `params.slots()` numbers; rotations are cyclic over all of them.
+//!
+//! ```
+//! use cerium_ckks::params::Params;
+//! use cerium_compiler::dsl::{Packing, Program};
+//!
+//! let params = Params::named_insecure("insecure-test").unwrap();
+//! let p = Program::new("squares", &params);
+//! let x = p.input("x", Packing::dense(8));
+//! let y = &x * &x + x.rotate(1) * 0.5;
+//! p.output("y", Packing::dense(8), &y);
+//! let source = p.finish();
+//! assert_eq!(source.inputs.len(), 1);
+//! ```
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
+use cerium_ckks::params::Params;
+
+use crate::ciphertext::{Builder, Context, Data, Module, Op, Type};
+use crate::ir::{Number, Symbol, ValueId};
+
+/// A program as written: an unplaced module of the ciphertext level with its ports.
+#[derive(Clone, Debug)]
+pub struct SourceProgram {
+    /// Name of the program.
+    pub name: String,
+    /// The functions; the entry's parameters are the inputs, its results the outputs.
+    pub module: Module,
+    /// Inputs in order of the entry's parameters.
+    pub inputs: Vec<SourcePort>,
+    /// Outputs in order of the entry's results.
+    pub outputs: Vec<SourcePort>,
+}
+
+/// An input or output of a program: a tensor packed in one ciphertext.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourcePort {
+    /// Name of the tensor.
+    pub name: String,
+    /// Where its elements are.
+    pub packing: Packing,
+}
+
+/// How a tensor lies in the slots of one ciphertext: `slot[i] = factor * tensor[gather[i % period]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Packing {
+    /// Shape of the tensor.
+    pub shape: Vec<u32>,
+    /// Element of each slot over one period (a power of two), or [`NO_ELEMENT`].
+    pub gather: Vec<u32>,
+    /// For an input, the factor from elements to slots; for an output, from slots to elements.
+    pub factor: f64,
+    /// Largest absolute value of a slot; the static noise estimate relies on it.
+    pub bound: f64,
+}
+
+impl Packing {
+    /// A vector of `len` elements in the first slots, zeros behind it, with a period of the next power of two.
+    pub fn dense(len: usize) -> Packing {
+        let period = len.next_power_of_two();
+        let gather = (0..period).map(|i| if i < len { i as u32 } else { NO_ELEMENT }).collect();
+        Packing { shape: vec![len as u32], gather, factor: 1.0, bound: 1.0 }
+    }
+}
+
+/// A program under construction.
+#[derive(Debug)]
+pub struct Program {
+    scope: Scope,
+    name: String,
+    inputs: RefCell<Vec<SourcePort>>,
+    outputs: RefCell<Vec<(SourcePort, ValueId)>>,
+}
+
+/// What all scopes of a program share.
+#[derive(Debug)]
+struct Shared {
+    module: Module,
+    gathers: HashMap<Vec<u32>, GatherId>,
+}
+
+/// The body of the program or of one of its functions.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    shared: Rc<RefCell<Shared>>,
+    builder: Rc<RefCell<Builder>>,
+}
+
+/// A ciphertext value. Operators work on references and values, with ciphertexts, weights and numbers.
+#[derive(Clone, Debug)]
+pub struct Ct {
+    scope: Scope,
+    value: ValueId,
+}
+
+/// A plaintext value: a weight of the program, or a weight parameter of a function.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    source: WeightSource,
+}
+
+#[derive(Clone, Debug)]
+enum WeightSource {
+    /// Index among the program's weights.
+    Program(u32),
+    /// A parameter of the function whose scope this is.
+    Param(Scope, ValueId),
+}
+
+/// A function of a program: compiled once for each level at which it is called, called any number of times with
+/// other ciphertexts and other weights.
+#[derive(Clone, Debug)]
+pub struct Func {
+    name: Symbol,
+}
+
+/// A tensor of raw weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorRef(TensorId);
+
+impl Program {
+    /// An empty program for a parameter set.
+    pub fn new(name: &str, params: &Params) -> Program {
+        let context = Context { params: params.clone(), data: Arc::new(Data::default()) };
+        let module = Module::new(context, vec!["main".into()]);
+        let shared = Rc::new(RefCell::new(Shared { module, gathers: HashMap::new() }));
+        let builder = Rc::new(RefCell::new(Builder::new(Symbol("main".into()), Vec::new())));
+        let scope = Scope { shared, builder };
+        Program { scope, name: name.into(), inputs: RefCell::default(), outputs: RefCell::default() }
+    }
+
+    /// Declares an encrypted input.
+    ///
+    /// # Panics
+    /// If an operation was added before, or the packing's period is not a power of two within the slots.
+    pub fn input(&self, name: &str, packing: Packing) -> Ct {
+        let slots = self.scope.shared.borrow().module.context.params.slots();
+        check_period(packing.gather.len(), slots);
+        let mut inputs = self.inputs.borrow_mut();
+        inputs.push(SourcePort { name: name.into(), packing });
+        let mut builder = self.scope.builder.borrow_mut();
+        assert!(builder.nodes().is_empty(), "inputs are declared before the first operation");
+        *builder = Builder::new(Symbol("main".into()), vec![Type::Cipher(None); inputs.len()]);
+        Ct { scope: self.scope.clone(), value: ValueId(inputs.len() as u32 - 1) }
+    }
+
+    /// Declares an output.
+    pub fn output(&self, name: &str, packing: Packing, value: &Ct) {
+        let slots = self.scope.shared.borrow().module.context.params.slots();
+        check_period(packing.gather.len(), slots);
+        self.outputs.borrow_mut().push((SourcePort { name: name.into(), packing }, value.value));
+    }
+
+    /// Operations added from now on belong to the stage `name`, in reports and measurements.
+    pub fn stage(&self, name: &str) {
+        self.scope.stage(name);
+    }
+
+    /// Adds raw weights. Values must be finite.
+    pub fn tensor(&self, name: &str, values: Vec<f32>) -> TensorRef {
+        assert!(values.iter().all(|v| v.is_finite()), "tensor {name} has a value that is not finite");
+        self.scope.with_data(|data, _| {
+            data.tensors.push(Tensor { name: name.into(), values });
+            TensorRef(TensorId(data.tensors.len() as u32 - 1))
+        })
+    }
+
+    /// A weight: `slot[i] = factor * tensor[gather[i % gather.len()]]`, zero for [`NO_ELEMENT`].
+    ///
+    /// # Panics
+    /// If the period `gather.len()` is not a power of two within the slots or an index is outside the tensor.
+    pub fn weight(&self, tensor: TensorRef, gather: &[u32], factor: f64) -> Weight {
+        let slots = self.scope.shared.borrow().module.context.params.slots();
+        check_period(gather.len(), slots);
+        assert!(factor.is_finite(), "the factor of a weight is not finite");
+        self.scope.with_data(|data, gathers| {
+            let len = data.tensors[tensor.0.0 as usize].values.len();
+            assert!(
+                gather.iter().all(|&e| e == NO_ELEMENT || (e as usize) < len),
+                "a slot table reaches outside its tensor of {len} values"
+            );
+            let gather = *gathers.entry(gather.to_vec()).or_insert_with(|| {
+                data.gathers.push(gather.to_vec());
+                GatherId(data.gathers.len() as u32 - 1)
+            });
+            data.weights.push(Recipe { tensor: tensor.0, gather, factor });
+            Weight { source: WeightSource::Program(data.weights.len() as u32 - 1) }
+        })
+    }
+
+    /// Defines a function of `ciphertexts` ciphertexts and of weights with these periods.
+    pub fn function(
+        &self,
+        name: &str,
+        ciphertexts: usize,
+        weight_periods: &[usize],
+        body: impl FnOnce(&Scope, &[Ct], &[Weight]) -> Vec<Ct>,
+    ) -> Func {
+        let slots = self.scope.shared.borrow().module.context.params.slots();
+        let mut params = vec![Type::Cipher(None); ciphertexts];
+        for &period in weight_periods {
+            check_period(period, slots);
+            params.push(Type::Plain { log_period: period.trailing_zeros() });
+        }
+        let name = Symbol(name.into());
+        let builder = Rc::new(RefCell::new(Builder::new(name.clone(), params)));
+        builder.borrow_mut().stage = self.scope.builder.borrow().stage;
+        let scope = Scope { shared: self.scope.shared.clone(), builder };
+        let ids = |range: ops::Range<usize>| range.map(|i| ValueId(i as u32));
+        let cts: Vec<Ct> = ids(0..ciphertexts).map(|value| Ct { scope: scope.clone(), value }).collect();
+        let weights: Vec<Weight> = ids(ciphertexts..ciphertexts + weight_periods.len())
+            .map(|value| Weight { source: WeightSource::Param(scope.clone(), value) })
+            .collect();
+        let results = body(&scope, &cts, &weights).iter().map(|ct| ct.value).collect();
+        let empty = Builder::new(name.clone(), Vec::new());
+        let function = scope.builder.replace(empty).finish(results);
+        let mut shared = self.scope.shared.borrow_mut();
+        assert!(shared.module.find(&name).is_none() && &*name.0 != "main", "two functions are called {name}");
+        shared.module.functions.push(function);
+        Func { name }
+    }
+
+    /// Calls a function.
+    pub fn call(&self, function: &Func, ciphertexts: &[&Ct], weights: &[&Weight]) -> Vec<Ct> {
+        self.scope.call(function, ciphertexts, weights)
+    }
+
+    /// The finished program.
+    pub fn finish(self) -> SourceProgram {
+        let outputs = self.outputs.into_inner();
+        let results = outputs.iter().map(|(_, value)| *value).collect();
+        let builder = self.scope.builder.replace(Builder::new(Symbol("main".into()), Vec::new()));
+        let mut module = self.scope.shared.borrow().module.clone();
+        module.functions.push(builder.finish(results));
+        SourceProgram {
+            name: self.name,
+            module,
+            inputs: self.inputs.into_inner(),
+            outputs: outputs.into_iter().map(|(port, _)| port).collect(),
+        }
+    }
+}
+
+fn check_period(period: usize, slots: usize) {
+    assert!(
+        period.is_power_of_two() && period <= slots,
+        "a period of {period} slots (of {slots}) is not possible"
+    );
+}
+
+impl Scope {
+    /// Operations added from now on belong to the stage `name`.
+    pub fn stage(&self, name: &str) {
+        let stages = &mut self.shared.borrow_mut().module.stages;
+        let known = stages.iter().position(|s| s == name);
+        let index = known.unwrap_or_else(|| {
+            stages.push(name.into());
+            stages.len() - 1
+        });
+        self.builder.borrow_mut().stage = StageId(index as u16);
+    }
+
+    /// Calls a function.
+    ///
+    /// # Panics
+    /// If the arguments do not fit.
+    pub fn call(&self, function: &Func, ciphertexts: &[&Ct], weights: &[&Weight]) -> Vec<Ct> {
+        let mut args: Vec<ValueId> = ciphertexts.iter().map(|ct| ct.value).collect();
+        args.extend(weights.iter().map(|w| self.plain(w)));
+        let op = Op::Call { args, function: function.name.clone() };
+        let results = self.builder.borrow_mut().try_push(&self.shared.borrow().module, op);
+        let results = results.unwrap_or_else(|message| panic!("call of {}: {message}", function.name));
+        results.map(|value| Ct { scope: self.clone(), value: ValueId(value) }).collect()
+    }
+
+    fn push(&self, op: Op) -> Ct {
+        let value = self.builder.borrow_mut().push(&self.shared.borrow().module, op);
+        Ct { scope: self.clone(), value }
+    }
+
+    fn plain(&self, weight: &Weight) -> ValueId {
+        match &weight.source {
+            WeightSource::Program(index) => {
+                let op = Op::Weight { index: *index };
+                self.builder.borrow_mut().push(&self.shared.borrow().module, op)
+            }
+            WeightSource::Param(scope, value) => {
+                assert!(
+                    Rc::ptr_eq(&scope.builder, &self.builder),
+                    "a weight parameter is used in another function"
+                );
+                *value
+            }
+        }
+    }
+
+    fn with_data<R>(&self, edit: impl FnOnce(&mut Data, &mut HashMap<Vec<u32>, GatherId>) -> R) -> R {
+        let shared = &mut *self.shared.borrow_mut();
+        edit(Arc::make_mut(&mut shared.module.context.data), &mut shared.gathers)
+    }
+}
+
+impl Ct {
+    /// Slots rotated to the left: `out[i] = self[i + by]`, cyclic over all slots.
+    pub fn rotate(&self, by: i64) -> Ct {
+        self.scope.push(Op::Rotate { a: self.value, by })
+    }
+
+    /// Complex conjugate of every slot.
+    pub fn conjugate(&self) -> Ct {
+        self.scope.push(Op::Conjugate { a: self.value })
+    }
+
+    /// `sum_k weights[k] * rotate(self, offsets[k])`: a matrix given by its generalized diagonals. The compiler
+    /// splits it into baby and giant steps.
+    pub fn linear_transform(&self, diagonals: &[(i64, Weight)]) -> Ct {
+        let offsets = diagonals.iter().map(|(offset, _)| *offset).collect();
+        let diagonals = diagonals.iter().map(|(_, weight)| self.scope.plain(weight)).collect();
+        self.scope.push(Op::LinearTransform { x: self.value, diagonals, offsets })
+    }
+
+    /// The Chebyshev series `sum_k coefficients[k] * T_k(self)`; slots must be in [-1, 1].
+    pub fn poly_eval(&self, coefficients: &[f64]) -> Ct {
+        let coefficients = coefficients.iter().map(|&c| Number(c)).collect();
+        self.scope.push(Op::PolyEval { x: self.value, coefficients })
+    }
+
+    /// Slotwise sum with a weight.
+    pub fn add_weight(&self, weight: &Weight) -> Ct {
+        let p = self.scope.plain(weight);
+        self.scope.push(Op::AddPlain { a: self.value, p })
+    }
+
+    /// Slotwise product with a weight.
+    pub fn mul_weight(&self, weight: &Weight) -> Ct {
+        let p = self.scope.plain(weight);
+        self.scope.push(Op::MulPlain { a: self.value, p })
+    }
+
+    fn same_scope(&self, other: &Ct) {
+        assert!(
+            Rc::ptr_eq(&self.scope.builder, &other.scope.builder),
+            "two values of different functions meet"
+        );
+    }
+}
+
+impl ops::Neg for &Ct {
+    type Output = Ct;
+    fn neg(self) -> Ct {
+        self.scope.push(Op::Neg { a: self.value })
+    }
+}
+
+/// Binary operators for every combination of values and references.
+macro_rules! operator {
+    ($Trait:ident $method:ident, $Rhs:ty, |$a:ident, $b:ident| $body:expr) => {
+        impl ops::$Trait<&$Rhs> for &Ct {
+            type Output = Ct;
+            fn $method(self, rhs: &$Rhs) -> Ct {
+                let ($a, $b) = (self, rhs);
+                $body
+            }
+        }
+        impl ops::$Trait<$Rhs> for &Ct {
+            type Output = Ct;
+            fn $method(self, rhs: $Rhs) -> Ct {
+                ops::$Trait::$method(self, &rhs)
+            }
+        }
+        impl ops::$Trait<&$Rhs> for Ct {
+            type Output = Ct;
+            fn $method(self, rhs: &$Rhs) -> Ct {
+                ops::$Trait::$method(&self, rhs)
+            }
+        }
+        impl ops::$Trait<$Rhs> for Ct {
+            type Output = Ct;
+            fn $method(self, rhs: $Rhs) -> Ct {
+                ops::$Trait::$method(&self, &rhs)
+            }
+        }
+    };
+}
+
+operator!(Add add, Ct, |a, b| {
+    a.same_scope(b);
+    a.scope.push(Op::Add { a: a.value, b: b.value })
+});
+operator!(Sub sub, Ct, |a, b| {
+    a.same_scope(b);
+    a.scope.push(Op::Sub { a: a.value, b: b.value })
+});
+operator!(Mul mul, Ct, |a, b| {
+    a.same_scope(b);
+    a.scope.push(Op::Mul { a: a.value, b: b.value })
+});
+operator!(Add add, f64, |a, c| a.scope.push(Op::AddConst { a: a.value, value: Number(*c) }));
+operator!(Sub sub, f64, |a, c| a.scope.push(Op::AddConst { a: a.value, value: Number(-*c) }));
+operator!(Mul mul, f64, |a, c| a.scope.push(Op::MulConst { a: a.value, value: Number(*c), scale: None }));
+operator!(Add add, Weight, |a, w| a.add_weight(w));
+operator!(Mul mul, Weight, |a, w| a.mul_weight(w));

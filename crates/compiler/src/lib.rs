@@ -1,0 +1,160 @@
+//! The compiler: from programs in the DSL to artifacts.
+//!
+//! ```text
+//! dsl -> ciphertext IR -> polynomial IR -> limb IR -> kernels -> artifact
+//! ```
+//!
+//! [`compile`] is the pass list. Each level is a folder: operations in a table, types with the typing rule (which is the
+//! verifier), an interpreter (which is the oracle), passes, and the lowering to the level below.
+
+pub mod ciphertext;
+pub mod dsl;
+pub mod ir;
+pub mod kernel;
+pub mod limb;
+pub mod polynomial;
+mod report;
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use cerium_artifact::{Artifact, GatherId, PackedCiphertext, Port};
+use num_complex::Complex64;
+
+use ciphertext::passes::{PlaceError, expand_linear_transform, expand_poly_eval, place_levels};
+use ciphertext::{Slots, lower_to_polynomial, noise};
+use dsl::{SourcePort, SourceProgram};
+use ir::Trace;
+use ir::simplify::share;
+use limb::passes::{fold_scalars, form_dots, order_by_prime};
+use polynomial::lower_to_limb;
+
+/// Choices that a caller can make.
+#[derive(Clone, Debug, Default)]
+pub struct CompileOptions {
+    /// Limbs of how many primes are worked on together. Small chunks keep them in cache, large ones make wide launches;
+    /// `None` chooses by ring degree for a CPU.
+    pub chunk: Option<usize>,
+    /// Input slots of typical runs (one vector an input), from which the noise estimate takes magnitudes. Without any, a
+    /// few random inputs within the bounds of the packings are used.
+    pub samples: Vec<Vec<Slots>>,
+}
+
+/// Why a program cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The source program is not well formed.
+    #[error("the program is not well formed: {0}")]
+    Source(String),
+    /// Levels cannot be placed.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+}
+
+impl From<Infallible> for CompileError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// Compiles a program. Passes are recorded in `trace`.
+pub fn compile(
+    source: &SourceProgram,
+    options: &CompileOptions,
+    trace: &mut Trace,
+) -> Result<Artifact, CompileError> {
+    source.module.verify().map_err(CompileError::Source)?;
+
+    let mut ct = source.module.clone();
+    trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
+    trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
+    trace.pass("share", &mut ct, sharing)?;
+    trace.pass("place_levels", &mut ct, place_levels)?;
+    trace.pass("share", &mut ct, sharing)?;
+
+    let mut poly =
+        trace.lower("lower_to_polynomial", &ct, |m| Ok::<_, Infallible>(lower_to_polynomial(m)))?;
+    trace.pass("share", &mut poly, sharing)?; // hoists: equal mod_ups of rotations of one input
+
+    let chunk = options.chunk.unwrap_or_else(|| report::default_chunk(&ct.context.params));
+    let mut limb = trace.lower("lower_to_limb", &poly, |m| Ok::<_, Infallible>(lower_to_limb(m)))?;
+    trace.pass("share", &mut limb, sharing)?;
+    trace.pass("fold_scalars", &mut limb, fold_scalars)?;
+    trace.pass("form_dots", &mut limb, form_dots)?;
+    trace.pass("order_by_prime", &mut limb, |m| order_by_prime(m, chunk))?;
+
+    let start = Instant::now();
+    let assembled = kernel::assemble(&limb, chunk);
+    let count = |steps: usize, f: &cerium_artifact::Function| steps + f.steps.len();
+    let launches = assembled.functions.iter().fold(0, count);
+    let nodes = limb.functions.iter().map(|f| f.nodes.len()).sum();
+    trace.record("kernel", "assemble", start.elapsed(), (nodes, launches));
+
+    let start = Instant::now();
+    let samples = match options.samples.as_slice() {
+        [] => random_samples(source),
+        samples => samples.to_vec(),
+    };
+    let noise = noise::estimate(&ct, &samples);
+    trace.record("ciphertext", "estimate_noise", start.elapsed(), (nodes, nodes));
+
+    let data = &source.module.context.data;
+    let mut gathers = data.gathers.clone();
+    let entry = ct.entry();
+    let mut ports = |sources: &[SourcePort], values: &[ciphertext::Type], errors: &[f64]| {
+        let port = |((port, ty), error): ((&SourcePort, &ciphertext::Type), &f64)| {
+            let at = ty.placement().expect("ports of placed programs are placed ciphertexts");
+            gathers.push(port.packing.gather.clone());
+            let gather = GatherId(gathers.len() as u32 - 1);
+            let factor = port.packing.factor;
+            let packed = PackedCiphertext {
+                level: at.level,
+                scale: at.scale,
+                gather,
+                factor,
+                error: error * factor.abs(),
+            };
+            Port { name: port.name.clone(), shape: port.packing.shape.clone(), ciphertexts: vec![packed] }
+        };
+        sources.iter().zip(values).zip(errors).map(port).collect::<Vec<_>>()
+    };
+    let inputs = ports(&source.inputs, entry.param_types(), &vec![0.0; source.inputs.len()]);
+    let outputs = ports(&source.outputs, &entry.result_types(), &noise.outputs);
+    Ok(Artifact {
+        name: source.name.clone(),
+        params: ct.context.params.spec().clone(),
+        functions: assembled.functions,
+        inputs,
+        outputs,
+        keys: assembled.keys,
+        weights: data.weights.clone(),
+        gathers,
+        tensors: data.tensors.clone(),
+        stages: report::stages(&ct, &noise),
+    })
+}
+
+fn sharing<D: ir::Dialect>(module: &mut ir::Module<D>) -> Result<(), Infallible> {
+    share(module);
+    Ok(())
+}
+
+/// Deterministic pseudo-random inputs within the bounds of their packings: compilation is reproducible.
+fn random_samples(source: &SourceProgram) -> Vec<Vec<Slots>> {
+    let slots = source.module.context.params.slots();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut uniform = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    };
+    let mut vector = |port: &SourcePort| -> Slots {
+        let packing = &port.packing;
+        let element = packing.gather.iter().map(|&e| match e {
+            cerium_artifact::NO_ELEMENT => Complex64::ZERO,
+            _ => Complex64::new(packing.bound * uniform(), 0.0),
+        });
+        let period: Vec<Complex64> = element.collect();
+        period.iter().copied().cycle().take(slots).collect()
+    };
+    (0..2).map(|_| source.inputs.iter().map(&mut vector).collect()).collect()
+}

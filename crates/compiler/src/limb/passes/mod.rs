@@ -1,0 +1,9 @@
+//! Passes on the limb level, in the order in which [`crate::compile`] runs them.
+
+mod fold_scalars;
+mod form_dots;
+mod order_by_prime;
+
+pub use fold_scalars::fold_scalars;
+pub use form_dots::form_dots;
+pub use order_by_prime::order_by_prime;
