@@ -5,14 +5,20 @@
 //! 32 bits). A function is a fixed list of [`Step`]s: kernel launches and calls. Memory is planned: every limb
 //! has a slot in its function's frame, and a call places the callee's frame behind the caller's.
 
+mod error;
+mod file;
 pub mod kernel;
+mod validate;
 
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
+pub use error::ArtifactError;
+pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
+pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
 
 /// A compiled program: everything that client and server need but keys and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -160,6 +166,8 @@ pub struct Plaintext {
     pub basis: Basis,
     /// The scale at which it is encoded.
     pub scale: Scale,
+    /// Its slots are rotated to the left by this (below the period) before encoding: `slot[i] = recipe[i + rotation]`.
+    pub rotation: u32,
     /// Base-2 logarithm of the period of its slots, equal to that of every recipe bound to it.
     pub log_period: u32,
 }

@@ -1,0 +1,223 @@
+//! Validation: what a runtime relies on.
+//!
+//! An artifact is data from a stranger until [`Artifact::validate`] accepts it. Afterwards:
+//!
+//! - the parameter set can be rebuilt, every index is in range, and every table has the size its users expect;
+//! - every limb that is read was written before in the same activation of its function, modulo the same prime,
+//!   so that all words in memory stay canonical and no run sees what another left behind;
+//! - blocks of one kernel are independent ([`crate::kernel`]), and a call neither binds a result twice nor binds
+//!   it to one of its arguments: blocks may run in any order, and in parallel;
+//! - frames, weight parameters and nesting are bounded by the size of the artifact.
+//!
+//! So an executor can address memory without further checks. Not checked is whether the program computes anything
+//! sensible.
+
+mod function;
+mod port;
+
+use std::collections::HashSet;
+
+pub use function::MAX_CONVERT_SOURCES;
+
+use cerium_ckks::basis::{Basis, Level};
+use cerium_ckks::params::Params;
+
+use crate::error::{ensure, inconsistent};
+use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Step, Tensor, WeightRef};
+
+/// Deepest nesting of calls, the entry included.
+pub const MAX_CALL_DEPTH: usize = 64;
+
+/// What the parameter set says about an evaluation key.
+struct KeyShape {
+    /// The primes of its limbs.
+    basis: Basis,
+    /// Number of its digits.
+    digits: usize,
+}
+
+impl Artifact {
+    /// Checks everything that execution relies on and returns the parameter set that the artifact is valid for.
+    /// Time and memory are linear in the size of the artifact.
+    pub fn validate(&self) -> Result<Params, ArtifactError> {
+        let params = Params::new(self.params.clone())?;
+        self.check_tables(&params)?;
+        let keys = self.check_keys(&params)?;
+        let periods = self.check_weight_params()?;
+        for (index, function) in self.functions.iter().enumerate() {
+            function::check(self, &params, &keys, &periods, index, function)?;
+        }
+        self.check_memory()?;
+        port::check(self, &params)?;
+        Ok(params)
+    }
+
+    /// The function that a run executes; validated artifacts have one.
+    pub fn entry(&self) -> Option<&Function> {
+        self.functions.last()
+    }
+
+    /// Largest number of limb slots that frames occupy while a function runs, its callees included, for each
+    /// function. Needs callees before callers.
+    pub fn peak_frames(&self) -> Vec<u64> {
+        let mut peaks: Vec<u64> = Vec::with_capacity(self.functions.len());
+        for function in &self.functions {
+            let callees = function.steps.iter().map(|step| match step {
+                Step::Launch(_) => 0,
+                Step::Call { function, .. } => peaks[function.0 as usize],
+            });
+            peaks.push(u64::from(function.frame).saturating_add(callees.max().unwrap_or(0)));
+        }
+        peaks
+    }
+
+    fn check_tables(&self, params: &Params) -> Result<(), ArtifactError> {
+        for (index, tensor) in self.tensors.iter().enumerate() {
+            let bad = tensor.values.iter().position(|value| !value.is_finite());
+            ensure(
+                bad.is_none(),
+                || format!("tensor {index} `{}`", tensor.name),
+                || format!("value {} is not finite", bad.unwrap_or_default()),
+            )?;
+        }
+        for (index, recipe) in self.weights.iter().enumerate() {
+            let place = || format!("weight {index}");
+            let tensor = self.tensors.get(recipe.tensor.0 as usize);
+            let gather = self.gathers.get(recipe.gather.0 as usize);
+            let (Some(tensor), Some(gather)) = (tensor, gather) else {
+                return Err(inconsistent(place(), "it reads a tensor or gather table that does not exist"));
+            };
+            ensure(recipe.factor.is_finite(), place, || "its factor is not finite")?;
+            check_period(gather, params, place)?;
+            check_entries(gather, tensor, place)?;
+        }
+        for (index, stage) in self.stages.iter().enumerate() {
+            let place = || format!("stage {index} `{}`", stage.name);
+            for level in [stage.level_in, stage.level_out] {
+                check_level(level, params, place)?;
+            }
+            ensure(
+                stage.error.is_finite() && stage.error >= 0.0,
+                place,
+                || "its error is not a finite number",
+            )?;
+        }
+        Ok(())
+    }
+
+    fn check_keys(&self, params: &Params) -> Result<Vec<KeyShape>, ArtifactError> {
+        let mut seen = HashSet::new();
+        let mut shapes = Vec::with_capacity(self.keys.len());
+        for (index, key) in self.keys.iter().enumerate() {
+            let place = || format!("key {index}");
+            key.check(params).map_err(|e| inconsistent(place(), e))?;
+            ensure(seen.insert(key.kind), place, || format!("{key} is the second key of its kind"))?;
+            shapes.push(KeyShape { basis: key.basis(params), digits: key.digits(params).len() });
+        }
+        Ok(shapes)
+    }
+
+    /// Checks calls and bindings, and returns the base-2 logarithm of the period of every weight parameter of
+    /// every function; `None` if nothing reads it.
+    fn check_weight_params(&self) -> Result<Vec<Vec<Option<u32>>>, ArtifactError> {
+        ensure(!self.functions.is_empty(), || "functions", || "there are none")?;
+        let mut names = HashSet::new();
+        let mut periods: Vec<Vec<Option<u32>>> = Vec::with_capacity(self.functions.len());
+        let mut depths: Vec<usize> = Vec::with_capacity(self.functions.len());
+        for (index, function) in self.functions.iter().enumerate() {
+            let place = || format!("function {index} `{}`", function.name);
+            ensure(names.insert(&function.name), place, || "there is another function of this name")?;
+            let bound = function.steps.iter().map(|step| match step {
+                Step::Launch(_) => 0,
+                Step::Call { weights, .. } => weights.len(),
+            });
+            let references = bound.sum::<usize>() + function.plaintexts.len();
+            let params = function.weight_params as usize;
+            ensure(params <= references, place, || {
+                format!("it has {params} weight parameters and reads fewer")
+            })?;
+            let mut own = vec![None; params];
+            for (i, plaintext) in function.plaintexts.iter().enumerate() {
+                let place = || format!("function `{}` plaintext {i}", function.name);
+                self.unify(&mut own, plaintext.weight, Some(plaintext.log_period), place)?;
+            }
+            let mut depth = 1;
+            for (step, call) in function.steps.iter().enumerate() {
+                let Step::Call { function: callee, weights, .. } = call else { continue };
+                let callee = callee.0 as usize;
+                let place = || format!("function `{}` step {step}", function.name);
+                ensure(callee < index, place, || {
+                    format!("it calls function {callee}, which does not stand before")
+                })?;
+                let (given, expected) = (weights.len(), periods[callee].len());
+                ensure(given == expected, place, || {
+                    format!("it binds {given} weights, its callee has {expected}")
+                })?;
+                for (&weight, &period) in weights.iter().zip(&periods[callee]) {
+                    self.unify(&mut own, weight, period, place)?;
+                }
+                depth = depth.max(depths[callee] + 1);
+            }
+            ensure(depth <= MAX_CALL_DEPTH, place, || format!("calls nest deeper than {MAX_CALL_DEPTH}"))?;
+            depths.push(depth);
+            periods.push(own);
+        }
+        Ok(periods)
+    }
+
+    /// Notes that `weight` is read with the given period.
+    fn unify(
+        &self,
+        own: &mut [Option<u32>],
+        weight: WeightRef,
+        log_period: Option<u32>,
+        place: impl Fn() -> String,
+    ) -> Result<(), ArtifactError> {
+        let known = match weight {
+            WeightRef::Weight(id) => {
+                let recipe = self.weights.get(id.0 as usize);
+                let recipe =
+                    recipe.ok_or_else(|| inconsistent(place(), "it reads a weight that does not exist"))?;
+                Some(self.gathers[recipe.gather.0 as usize].len().trailing_zeros())
+            }
+            WeightRef::Param(i) => {
+                let period = own.get_mut(i as usize);
+                let period = period.ok_or_else(|| {
+                    inconsistent(place(), "it reads a weight parameter that does not exist")
+                })?;
+                *period = period.or(log_period);
+                *period
+            }
+        };
+        ensure(known == log_period || log_period.is_none(), &place, || {
+            format!("period 2^{} is expected, the weight has another", log_period.unwrap_or_default())
+        })
+    }
+
+    /// Limbs are addressed by 32 bits.
+    fn check_memory(&self) -> Result<(), ArtifactError> {
+        let entry = self.entry().map_or(0, |entry| entry.args.len() as u64 + entry.results.len() as u64);
+        let peak = self.peak_frames().last().copied().unwrap_or(0).saturating_add(entry);
+        ensure(peak <= u64::from(u32::MAX), || "memory plan", || format!("{peak} limbs are needed at once"))
+    }
+}
+
+fn check_level(level: Level, params: &Params, place: impl Fn() -> String) -> Result<(), ArtifactError> {
+    let top = params.max_level();
+    ensure(level <= top, place, || format!("level {level} is above the top level {top}"))
+}
+
+fn check_period(gather: &[u32], params: &Params, place: impl Fn() -> String) -> Result<(), ArtifactError> {
+    let (period, slots) = (gather.len(), params.slots());
+    ensure(period.is_power_of_two() && period <= slots, place, || {
+        format!("period {period} is not a power of two of at most {slots}")
+    })
+}
+
+fn check_entries(gather: &[u32], tensor: &Tensor, place: impl Fn() -> String) -> Result<(), ArtifactError> {
+    let elements = tensor.values.len();
+    let bad = gather.iter().find(|&&entry| entry != NO_ELEMENT && entry as usize >= elements);
+    ensure(bad.is_none(), place, || {
+        format!("entry {} is outside tensor `{}` of {elements} values", bad.unwrap_or(&0), tensor.name)
+    })
+}

@@ -1,0 +1,162 @@
+//! A small artifact made by hand that has one of everything.
+
+use cerium_artifact::kernel::*;
+use cerium_artifact::*;
+use cerium_ckks::automorphism::galois_element;
+use cerium_ckks::basis::{Basis, PrimeIndex};
+use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
+use cerium_ckks::params::{Params, ParamsSpec};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+/// A generator with a seed from the operating system, which is printed.
+pub(crate) fn fresh_rng() -> ChaCha8Rng {
+    let seed = getrandom::u64().expect("the operating system gives randomness");
+    println!("seed {seed:#x}");
+    ChaCha8Rng::seed_from_u64(seed)
+}
+
+fn launch(body: Body) -> Step {
+    Step::Launch(Kernel { stage: StageId(0), body })
+}
+
+fn limbs(operand: impl Fn(u32) -> Operand, basis: Basis) -> Vec<(PrimeIndex, Operand)> {
+    basis.iter().enumerate().map(|(i, prime)| (prime, operand(i as u32))).collect()
+}
+
+fn transforms(
+    load: impl Fn(u32) -> Operand,
+    store: impl Fn(u32) -> Operand,
+    basis: Basis,
+) -> Vec<TransformBlock> {
+    let pairs = limbs(load, basis).into_iter().zip(limbs(store, basis));
+    pairs.map(|((prime, load), (_, store))| TransformBlock { prime, load, store, factor: 1 }).collect()
+}
+
+/// A call of a function with a weight, a key product, a base conversion and an automorphism.
+pub(crate) fn sample() -> Artifact {
+    let spec = ParamsSpec::insecure(5, 30, 2, 2).unwrap();
+    let params = Params::new(spec.clone()).unwrap();
+    let level = params.max_level();
+    let q = params.basis(level);
+    let count = q.len() as u32;
+    let pool = q.union(params.p_basis());
+    let rotation = KeyRequest { kind: KeyKind::Rotation(galois_element(5, 1)), level };
+
+    let multiply = ElementwiseBlock { prime: PrimeIndex(0), loads: vec![], stores: vec![], scalars: vec![3] };
+    let multiply =
+        limbs(Operand::Arg, q).into_iter().enumerate().map(|(i, (prime, load))| ElementwiseBlock {
+            prime,
+            loads: vec![load, Operand::Plain { plaintext: 0, limb: i as u16 }],
+            stores: vec![Operand::Local(i as u32)],
+            ..multiply.clone()
+        });
+    let weigh = Function {
+        name: "weigh".into(),
+        args: q.iter().collect(),
+        results: q.iter().collect(),
+        weight_params: 1,
+        plaintexts: vec![Plaintext {
+            weight: WeightRef::Param(0),
+            basis: q,
+            scale: params.scale(level),
+            rotation: 0,
+            log_period: 1,
+        }],
+        frame: count,
+        steps: vec![
+            launch(Body::Elementwise {
+                program: vec![
+                    Instruction::Load(0),
+                    Instruction::Load(1),
+                    Instruction::MontMul(0, 1),
+                    Instruction::AddScalar(2, 0),
+                ],
+                results: vec![3],
+                blocks: multiply.collect(),
+            }),
+            launch(Body::Intt { blocks: transforms(Operand::Local, Operand::Local, q) }),
+            launch(Body::Ntt { blocks: transforms(Operand::Local, Operand::Result, q) }),
+        ],
+    };
+
+    let call = |poly: u32, weight: u32| Step::Call {
+        function: FunctionId(0),
+        args: (0..count).map(|i| Operand::Arg(poly * count + i)).collect(),
+        results: (0..count).map(|i| Operand::Local(poly * count + i)).collect(),
+        weights: vec![WeightRef::Weight(WeightId(weight))],
+    };
+    let second = |i: u32| Operand::Local(count + i);
+    let extended = |i: u32| Operand::Local(2 * count + i);
+    let keyed = limbs(second, q).into_iter().enumerate().map(|(i, (prime, load))| {
+        let key = |half| Operand::Key { key: 0, digit: 0, half, prime };
+        ElementwiseBlock {
+            prime,
+            loads: vec![load, key(Half::B), key(Half::A), Operand::Local(i as u32)],
+            stores: vec![Operand::Local(i as u32), load],
+            scalars: vec![],
+        }
+    });
+    let permuted = (0..2 * count).zip(q.iter().chain(q.iter())).map(|(i, prime)| PermuteBlock {
+        galois: 2 * 32 - 1,
+        prime,
+        load: Operand::Local(i),
+        store: Operand::Result(i),
+    });
+    let main = Function {
+        name: "main".into(),
+        args: q.iter().chain(q.iter()).collect(),
+        results: q.iter().chain(q.iter()).collect(),
+        weight_params: 0,
+        plaintexts: vec![],
+        frame: 2 * count + pool.len() as u32,
+        steps: vec![
+            call(0, 0),
+            call(1, 1),
+            launch(Body::BaseConvert {
+                blocks: vec![BaseConvertBlock { sources: limbs(second, q), targets: limbs(extended, pool) }],
+            }),
+            launch(Body::Elementwise {
+                program: vec![
+                    Instruction::Load(0),
+                    Instruction::Load(1),
+                    Instruction::Load(2),
+                    Instruction::Load(3),
+                    Instruction::Dot(vec![(0, 1), (0, 2)]),
+                    Instruction::Add(4, 3),
+                ],
+                results: vec![5, 4],
+                blocks: keyed.collect(),
+            }),
+            launch(Body::Permute { blocks: permuted.collect() }),
+        ],
+    };
+    let packed = |gather| PackedCiphertext {
+        level,
+        scale: params.scale(level),
+        gather: GatherId(gather),
+        factor: 0.5,
+        error: 0.0,
+    };
+    Artifact {
+        name: "sample".into(),
+        params: spec,
+        functions: vec![weigh, main],
+        inputs: vec![Port { name: "x".into(), shape: vec![1, 4], ciphertexts: vec![packed(1)] }],
+        outputs: vec![Port { name: "y".into(), shape: vec![3], ciphertexts: vec![packed(2)] }],
+        keys: vec![rotation],
+        weights: vec![
+            Recipe { tensor: TensorId(0), gather: GatherId(0), factor: 1.0 },
+            Recipe { tensor: TensorId(0), gather: GatherId(3), factor: -2.0 },
+        ],
+        gathers: vec![vec![1, NO_ELEMENT], vec![3, 2, 1, 0], vec![0, 1, 2, NO_ELEMENT], vec![2, 0]],
+        tensors: vec![Tensor { name: "w".into(), values: vec![0.5, -1.0, 2.5] }],
+        stages: vec![Stage {
+            name: "layer".into(),
+            level_in: level,
+            level_out: level,
+            operations: vec![("mul".into(), 2)],
+            error: 1e-6,
+        }],
+    }
+}

@@ -1,0 +1,230 @@
+//! Every rule of validation rejects an artifact that breaks it, and says where.
+
+use crate::sample::sample;
+use cerium_artifact::kernel::*;
+use cerium_artifact::*;
+use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
+use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
+
+#[test]
+fn the_sample_is_valid() {
+    let params = sample().validate().unwrap();
+    assert_eq!(params.log_n(), 5);
+}
+
+/// The body of a launch.
+fn body(artifact: &mut Artifact, function: usize, step: usize) -> &mut Body {
+    match &mut artifact.functions[function].steps[step] {
+        Step::Launch(kernel) => &mut kernel.body,
+        Step::Call { .. } => panic!("step {step} is a call"),
+    }
+}
+
+fn elementwise(
+    artifact: &mut Artifact,
+    function: usize,
+    step: usize,
+) -> (&mut Vec<Instruction>, &mut Vec<ElementwiseBlock>) {
+    match body(artifact, function, step) {
+        Body::Elementwise { program, blocks, .. } => (program, blocks),
+        other => panic!("{other:?} is not elementwise"),
+    }
+}
+
+fn conversion(artifact: &mut Artifact) -> &mut BaseConvertBlock {
+    match body(artifact, 1, 2) {
+        Body::BaseConvert { blocks } => &mut blocks[0],
+        other => panic!("{other:?} is not a conversion"),
+    }
+}
+
+fn transforms(artifact: &mut Artifact, step: usize) -> &mut Vec<TransformBlock> {
+    match body(artifact, 0, step) {
+        Body::Ntt { blocks } | Body::Intt { blocks } => blocks,
+        other => panic!("{other:?} is not a transform"),
+    }
+}
+
+fn permutation(artifact: &mut Artifact) -> &mut Vec<PermuteBlock> {
+    match body(artifact, 1, 4) {
+        Body::Permute { blocks } => blocks,
+        other => panic!("{other:?} is not an automorphism"),
+    }
+}
+
+/// Calls of the entry: arguments, results, weights.
+fn call(artifact: &mut Artifact) -> (&mut Vec<Operand>, &mut Vec<Operand>, &mut Vec<WeightRef>) {
+    match &mut artifact.functions[1].steps[0] {
+        Step::Call { args, results, weights, .. } => (args, results, weights),
+        Step::Launch(_) => panic!("the first step is a call"),
+    }
+}
+
+macro_rules! rejected {
+    ($($name:ident: $change:expr => $part:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            let mut artifact = sample();
+            let change: fn(&mut Artifact) = $change;
+            change(&mut artifact);
+            let error = artifact.validate().expect_err("the artifact is inconsistent");
+            let message = error.to_string();
+            assert!(message.contains($part), "{message}");
+        }
+    )*};
+}
+
+rejected! {
+    foreign_params: |a| a.params.q[0] += 2 => "parameter set is not valid";
+    no_functions: |a| a.functions.clear() => "functions: there are none";
+    function_name_twice: |a| a.functions[0].name = "main".into() => "another function of this name";
+    infinite_weight: |a| a.tensors[0].values[1] = f32::INFINITY => "tensor 0 `w`: value 1 is not finite";
+    infinite_factor: |a| a.weights[1].factor = f64::NAN => "weight 1: its factor";
+    tensor_index: |a| a.weights[0].tensor = TensorId(1) => "weight 0: it reads a tensor";
+    gather_index: |a| a.weights[0].gather = GatherId(9) => "weight 0: it reads a tensor or gather";
+    odd_period: |a| a.gathers[0].push(0) => "period 3 is not a power of two";
+    long_period: |a| a.gathers[0] = vec![0; 32] => "period 32 is not a power of two of at most 16";
+    gather_entry: |a| a.gathers[0][0] = 3 => "entry 3 is outside tensor `w` of 3 values";
+    stage_level: |a| a.stages[0].level_in = Level(9) => "stage 0 `layer`: level L9 is above";
+    stage_error: |a| a.stages[0].error = f64::NAN => "its error is not a finite number";
+    key_level: |a| a.keys[0].level = Level(9) => "key 0: key rotation-5-L9 is for a level above";
+    key_galois: |a| a.keys[0].kind = KeyKind::Rotation(3) => "key 0: key rotation-3-L2";
+    key_twice: |a| {
+        let low = KeyRequest { level: Level(0), ..a.keys[0] };
+        a.keys.push(low);
+    } => "key 1: rotation-5-L0 is the second key of its kind";
+    key_index: |a| match &mut elementwise(a, 1, 3).1[0].loads[1] {
+        Operand::Key { key, .. } => *key = 1,
+        _ => panic!(),
+    } => "does not exist modulo p0";
+    key_digit: |a| match &mut elementwise(a, 1, 3).1[0].loads[1] {
+        Operand::Key { digit, .. } => *digit = 99,
+        _ => panic!(),
+    } => "does not exist modulo p0";
+    key_prime: |a| match &mut elementwise(a, 1, 3).1[0].loads[1] {
+        Operand::Key { prime, .. } => *prime = PrimeIndex(1),
+        _ => panic!(),
+    } => "does not exist modulo p0";
+    port_shape: |a| a.outputs[0].shape = vec![u32::MAX, 2] => "is too large";
+    port_many_elements: |a| a.outputs[0].shape = vec![1 << 30] => "do not fit into 4 slots";
+    port_missing_element: |a| a.gathers[2][1] = 0 => "output `y`: element 1 is in no slot";
+    port_entry: |a| a.inputs[0].shape = vec![3] => "input `x`: entry 3 is outside its 3 elements";
+    port_factor: |a| a.inputs[0].ciphertexts[0].factor = 0.0 => "factor 0 is not usable";
+    port_scale: |a| a.inputs[0].ciphertexts[0].scale = Scale(0.5) => "scale 0.5 is not a number from 1";
+    port_error: |a| a.outputs[0].ciphertexts[0].error = -1.0 => "error -1 is not";
+    port_level: |a| a.inputs[0].ciphertexts[0].level = Level(1) => "which are not the entry's";
+    port_twice: |a| {
+        let port = a.inputs[0].clone();
+        a.inputs.push(port);
+    } => "input `x`: there is another";
+    no_outputs: |a| a.outputs.clear() => "outputs: there are none";
+    unbound_entry: |a| { a.functions.pop(); } => "entry `weigh`: it has unbound weight parameters";
+    argument_prime: |a| a.functions[0].args[0] = PrimeIndex(100) => "has a prime that the parameters do not have";
+    plaintext_basis: |a| a.functions[0].plaintexts[0].basis = Basis::range(0, 90) => "{0-89} is not a basis";
+    plaintext_scale: |a| a.functions[0].plaintexts[0].scale = Scale(f64::INFINITY) => "scale inf";
+    plaintext_period: |a| a.functions[0].plaintexts[0].log_period = 2 => "step 0: period 2^2 is expected";
+    plaintext_rotation: |a| a.functions[0].plaintexts[0].rotation = 2 => "plaintext 0: rotation 2 is not below the period 2";
+    plaintext_limb: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 0, limb: 0 } => "does not exist";
+    plaintext_index: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 1, limb: 1 } => "does not exist";
+    weight_param_unused: |a| a.functions[0].weight_params = 2 => "2 weight parameters and reads fewer";
+    weight_param_index: |a| a.functions[0].plaintexts[0].weight = WeightRef::Param(1) => "parameter that does not exist";
+    weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(2)) => "weight that does not exist";
+    weight_count: |a| call(a).2.clear() => "it binds 0 weights, its callee has 1";
+    frame_too_large: |a| a.functions[0].frame = u32::MAX => "its frame has 4294967295 slots";
+    frame_too_small: |a| a.functions[0].frame = 1 => "Local(1) cannot be written";
+    call_forward: |a| match &mut a.functions[1].steps[0] {
+        Step::Call { function, .. } => *function = FunctionId(1),
+        _ => panic!(),
+    } => "calls function 1, which does not stand before";
+    call_few_args: |a| { call(a).0.pop(); } => "arguments, `weigh` has";
+    call_plain_arg: |a| call(a).0[0] = Operand::Plain { plaintext: 0, limb: 0 } => "cannot be read here";
+    call_aliased: |a| {
+        let result = call(a).1[0];
+        match &mut a.functions[1].steps[1] {
+            Step::Call { args, results, .. } => { args[0] = result; results[0] = result; }
+            _ => panic!(),
+        }
+    } => "is written while the same step reads it";
+    call_result_twice: |a| { let first = call(a).1[0]; call(a).1[1] = first; } => "is written twice in one step";
+    call_other_prime: |a| call(a).0.swap(0, 1) => "there is no Arg(1) modulo p0";
+    stage_index: |a| match &mut a.functions[0].steps[0] {
+        Step::Launch(kernel) => kernel.stage = StageId(1),
+        _ => panic!(),
+    } => "its stage is not one of 1";
+    no_blocks: |a| elementwise(a, 0, 0).1.clear() => "a launch without blocks";
+    register_order: |a| elementwise(a, 0, 0).0[2] = Instruction::MontMul(0, 2) => "instruction 2 reads a register";
+    empty_dot: |a| elementwise(a, 1, 3).0[4] = Instruction::Dot(vec![]) => "instruction 4";
+    no_results: |a| match body(a, 0, 0) {
+        Body::Elementwise { results, .. } => results.clear(),
+        _ => panic!(),
+    } => "its program has no results";
+    result_register: |a| match body(a, 0, 0) {
+        Body::Elementwise { results, .. } => results[0] = 4,
+        _ => panic!(),
+    } => "a result is not a register";
+    few_loads: |a| { elementwise(a, 0, 0).1[0].loads.pop(); } => "step 0 block 0: 1 loads, 2 needed";
+    few_stores: |a| elementwise(a, 0, 0).1[0].stores.clear() => "0 stores for 1 results";
+    few_scalars: |a| elementwise(a, 0, 0).1[0].scalars.clear() => "0 scalars, 1 needed";
+    large_scalar: |a| elementwise(a, 0, 0).1[0].scalars[0] = u32::MAX => "a scalar is not below the prime";
+    block_prime: |a| elementwise(a, 0, 0).1[0].prime = PrimeIndex(77) => "there is no prime p77";
+    argument_index: |a| elementwise(a, 0, 0).1[0].loads[0] = Operand::Arg(99) => "there is no Arg(99)";
+    store_to_argument: |a| elementwise(a, 0, 0).1[0].stores[0] = Operand::Arg(0) => "Arg(0) cannot be written";
+    read_before_write: |a| elementwise(a, 0, 0).1[0].loads[0] = Operand::Local(0) => "read before it is written";
+    read_result_before_write: |a| elementwise(a, 0, 0).1[0].loads[0] = Operand::Result(0) => "read before it is written";
+    read_other_prime: |a| transforms(a, 1)[0].load = Operand::Local(1) => "is read modulo p0, it holds a limb modulo p1";
+    read_by_another_block: |a| {
+        let read = elementwise(a, 1, 3).1[0].loads[0];
+        let spare = Operand::Local(a.functions[1].frame - 1);
+        elementwise(a, 1, 3).1[0].stores[1] = spare;
+        elementwise(a, 1, 3).1[1].stores[1] = read;
+    } => "is written while the same step reads it";
+    written_twice: |a| transforms(a, 1)[1].store = Operand::Local(0) => "is written twice in one step";
+    result_prime: |a| transforms(a, 2)[0].store = Operand::Result(1) => "there is no Result(1) modulo p0";
+    result_missing: |a| { transforms(a, 2).pop(); } => "is not written";
+    forward_factor: |a| transforms(a, 2)[0].factor = 2 => "factor 2 is not allowed";
+    inverse_factor: |a| transforms(a, 1)[0].factor = 0 => "factor 0 is not allowed";
+    no_sources: |a| conversion(a).sources.clear() => "0 sources, 1 to 16";
+    no_targets: |a| conversion(a).targets.clear() => "no targets";
+    source_twice: |a| { let first = conversion(a).sources[0]; conversion(a).sources[1] = first; } => "stands twice";
+    conversion_in_place: |a| {
+        let source = conversion(a).sources[0].1;
+        conversion(a).targets[0].1 = source;
+    } => "is written while the same step reads it";
+    even_galois: |a| permutation(a)[0].galois = 4 => "4 is not an odd number below 2N";
+    large_galois: |a| permutation(a)[0].galois = 65 => "65 is not an odd number below 2N";
+    permutation_in_place: |a| {
+        let load = permutation(a)[0].load;
+        permutation(a)[0].store = load;
+    } => "is written while the same step reads it";
+}
+
+#[test]
+fn calls_nest_only_so_deep() {
+    let mut artifact = sample();
+    let main = artifact.functions.pop().unwrap();
+    let first = artifact.functions[0].clone();
+    let count = first.args.len() as u32;
+    for depth in 1..MAX_CALL_DEPTH as u32 {
+        artifact.functions.push(Function {
+            name: format!("f{depth}"),
+            frame: 0,
+            plaintexts: vec![],
+            steps: vec![Step::Call {
+                function: FunctionId(depth - 1),
+                args: (0..count).map(Operand::Arg).collect(),
+                results: (0..count).map(Operand::Result).collect(),
+                weights: vec![WeightRef::Param(0)],
+            }],
+            ..first.clone()
+        });
+    }
+    artifact.functions.push(main);
+    artifact.validate().expect("the entry does not call the chain");
+    let last = artifact.functions.len() as u32 - 2;
+    match &mut artifact.functions.last_mut().unwrap().steps[0] {
+        Step::Call { function, .. } => *function = FunctionId(last),
+        Step::Launch(_) => panic!("the first step is a call"),
+    }
+    let message = artifact.validate().unwrap_err().to_string();
+    assert!(message.contains("calls nest deeper than 64"), "{message}");
+}
