@@ -175,7 +175,10 @@ unsafe fn forward_pass<V: Lanes, const STAGES: usize, const RADIX: usize>(
         let mut at = block.start;
         let end = at.add(stride);
         while at < end {
-            let mut x: [V; RADIX] = std::array::from_fn(|k| V::load(at.add(k * stride)));
+            let mut x = [V::load(at); RADIX];
+            for (k, x) in x.iter_mut().enumerate() {
+                *x = V::load(at.add(k * stride));
+            }
             for s in 0..STAGES {
                 let half = RADIX >> (s + 1);
                 for g in 0..1 << s {
@@ -210,7 +213,10 @@ unsafe fn inverse_pass<V: Lanes, const STAGES: usize, const RADIX: usize>(
         let mut at = block.start;
         let end = at.add(stride);
         while at < end {
-            let mut x: [V; RADIX] = std::array::from_fn(|k| V::load(at.add(k * stride)));
+            let mut x = [V::load(at); RADIX];
+            for (k, x) in x.iter_mut().enumerate() {
+                *x = V::load(at.add(k * stride));
+            }
             for s in (0..STAGES).rev() {
                 let half = RADIX >> (s + 1);
                 for g in 0..1 << s {

@@ -12,7 +12,8 @@ type Vector = __m256i;
 ///
 /// # Safety
 /// As for [`Lanes::forward_tails`].
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
     // SAFETY: there are 16 words in a block, and the factors of stage `s` for block `b` start at
     // `(first + b) 2^s`.
@@ -46,7 +47,8 @@ pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
 ///
 /// # Safety
 /// As for [`Lanes::inverse_tails`].
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
     // SAFETY: as in `forward`.
     unsafe {
@@ -79,7 +81,8 @@ pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
 
 /// # Safety
 /// As for [`Lanes::load`], for 16 words.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 unsafe fn load(block: *const u32) -> (Vector, Vector) {
     // SAFETY: forwarded to the caller.
     unsafe { (Vector::load(block), Vector::load(block.add(8))) }
@@ -87,7 +90,8 @@ unsafe fn load(block: *const u32) -> (Vector, Vector) {
 
 /// # Safety
 /// As for [`Lanes::store`], for 16 words.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx2")]
 unsafe fn store((x, y): (Vector, Vector), block: *mut u32) {
     // SAFETY: forwarded to the caller.
     unsafe {
@@ -102,7 +106,8 @@ unsafe fn store((x, y): (Vector, Vector), block: *mut u32) {
 /// As for [`Factors::splat`], for all entries read.
 impl Factors {
     /// Lanes (3, 1, 0), factors 3.
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx2")]
     unsafe fn two(&self, at: usize) -> Factor<Vector> {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -117,7 +122,8 @@ impl Factors {
     }
 
     /// Lanes (3, 2, 0), factors (3, 2).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx2")]
     unsafe fn four_pairs(&self, at: usize) -> Factor<Vector> {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -132,7 +138,8 @@ impl Factors {
     }
 
     /// Lanes (3, 1, 2), factors (3, 2, 1).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx2")]
     unsafe fn eight_swapped(&self, at: usize) -> Factor<Vector> {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -145,25 +152,17 @@ impl Factors {
 }
 
 /// The upper half of `x` for the lower half of `y`.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn exchange_halves(x: Vector, y: Vector) -> (Vector, Vector) {
-    // SAFETY: forwarded to the caller.
-    unsafe { (_mm256_permute2x128_si256::<0x20>(x, y), _mm256_permute2x128_si256::<0x31>(x, y)) }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn exchange_halves(x: Vector, y: Vector) -> (Vector, Vector) {
+    (_mm256_permute2x128_si256::<0x20>(x, y), _mm256_permute2x128_si256::<0x31>(x, y))
 }
 
 /// In each half, the even words of both, then the odd words of both.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-unsafe fn even_and_odd(x: Vector, y: Vector) -> (Vector, Vector) {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        let (x, y) = (_mm256_castsi256_ps(x), _mm256_castsi256_ps(y));
-        let (even, odd) = (_mm256_shuffle_ps::<0x88>(x, y), _mm256_shuffle_ps::<0xDD>(x, y));
-        (_mm256_castps_si256(even), _mm256_castps_si256(odd))
-    }
+#[inline]
+#[target_feature(enable = "avx2")]
+fn even_and_odd(x: Vector, y: Vector) -> (Vector, Vector) {
+    let (x, y) = (_mm256_castsi256_ps(x), _mm256_castsi256_ps(y));
+    let (even, odd) = (_mm256_shuffle_ps::<0x88>(x, y), _mm256_shuffle_ps::<0xDD>(x, y));
+    (_mm256_castps_si256(even), _mm256_castps_si256(odd))
 }

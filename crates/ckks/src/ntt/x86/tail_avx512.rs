@@ -13,40 +13,51 @@ type Vector = __m512i;
 ///
 /// # Safety
 /// As for [`Lanes::forward_tails`].
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
     // SAFETY: there are 64 words in a block, and the factors of stage `s` for block `b` start at
     // `first 2^s`.
     unsafe {
         let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| load(start.add(64 * b)));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.splat(first);
             q.butterfly(a, c, f);
             q.butterfly(b, d, f);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let (f, g) = (w.splat(2 * first), w.splat(2 * first + 1));
             q.butterfly(a, b, f);
             q.butterfly(c, d, g);
         }
-        x = x.map(|x| transpose_quarters(x));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for x in &mut x {
+            *x = transpose_quarters(*x);
+        }
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.four(4 * first);
             q.butterfly(a, c, f);
             q.butterfly(b, d, f);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let [f, g] = w.eight(8 * first);
             q.butterfly(a, b, f);
             q.butterfly(c, d, g);
         }
-        x = x.map(|x| transpose_within_quarters(x));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for x in &mut x {
+            *x = transpose_within_quarters(*x);
+        }
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.sixteen(16 * first);
             q.butterfly(a, c, f);
             q.butterfly(b, d, f);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let [f, g] = w.thirty_two(32 * first);
             q.butterfly_canonical(a, b, f);
             q.butterfly_canonical(c, d, g);
@@ -61,39 +72,53 @@ pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
 ///
 /// # Safety
 /// As for [`Lanes::inverse_tails`].
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
     // SAFETY: as in `forward`.
     unsafe {
-        let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| deinterleave(load(start.add(64 * b))));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| load(start.add(64 * b)));
+        for x in &mut x {
+            *x = deinterleave(*x);
+        }
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let [f, g] = w.thirty_two(32 * first);
             q.inverse_butterfly(a, b, f);
             q.inverse_butterfly(c, d, g);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.sixteen(16 * first);
             q.inverse_butterfly(a, c, f);
             q.inverse_butterfly(b, d, f);
         }
-        x = x.map(|x| transpose_within_quarters(x));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for x in &mut x {
+            *x = transpose_within_quarters(*x);
+        }
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let [f, g] = w.eight(8 * first);
             q.inverse_butterfly(a, b, f);
             q.inverse_butterfly(c, d, g);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.four(4 * first);
             q.inverse_butterfly(a, c, f);
             q.inverse_butterfly(b, d, f);
         }
-        x = x.map(|x| transpose_quarters(x));
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for x in &mut x {
+            *x = transpose_quarters(*x);
+        }
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let (f, g) = (w.splat(2 * first), w.splat(2 * first + 1));
             q.inverse_butterfly(a, b, f);
             q.inverse_butterfly(c, d, g);
         }
-        for ([a, b, c, d], first) in x.iter_mut().zip(first..) {
+        for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
+            let first = first + i;
             let f = w.splat(first);
             q.inverse_butterfly(a, c, f);
             q.inverse_butterfly(b, d, f);
@@ -106,7 +131,8 @@ pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
 
 /// # Safety
 /// As for [`Lanes::load`], for 64 words.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn load(block: *const u32) -> [Vector; 4] {
     // SAFETY: forwarded to the caller.
     unsafe { std::array::from_fn(|k| Vector::load(block.add(16 * k))) }
@@ -114,7 +140,8 @@ unsafe fn load(block: *const u32) -> [Vector; 4] {
 
 /// # Safety
 /// As for [`Lanes::store`], for 64 words.
-#[inline(always)]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 unsafe fn store(vectors: [Vector; 4], block: *mut u32) {
     for (k, vector) in vectors.into_iter().enumerate() {
         // SAFETY: forwarded to the caller.
@@ -128,7 +155,8 @@ unsafe fn store(vectors: [Vector; 4], block: *mut u32) {
 /// As for [`Factors::splat`], for all entries read.
 impl Factors {
     /// Four factors, each for a quarter of the lanes: lanes (5, 4, 1, 0), factors (5, 4).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn four(&self, at: usize) -> Factor<Vector> {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -143,7 +171,8 @@ impl Factors {
     }
 
     /// Eight factors for two vectors: vector 3, lanes (5, 4, 1, 0), factors (5, 4, 3).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn eight(&self, at: usize) -> [Factor<Vector>; 2] {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -161,7 +190,8 @@ impl Factors {
     }
 
     /// A factor for each lane: lanes and factors (5, 4, 3, 2).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn sixteen(&self, at: usize) -> Factor<Vector> {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -171,7 +201,8 @@ impl Factors {
     }
 
     /// 32 factors for two vectors: vector 1, lanes (5, 4, 3, 2), factors (5, 4, 3, 2, 1).
-    #[inline(always)]
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn thirty_two(&self, at: usize) -> [Factor<Vector>; 2] {
         // SAFETY: forwarded to the caller.
         unsafe {
@@ -191,77 +222,65 @@ impl Factors {
 }
 
 /// Quarter `i` of vector `k` becomes quarter `k` of vector `i`.
-///
-/// # Safety
-/// As for [`Lanes`], here and in the rest of this file.
-#[inline(always)]
-unsafe fn transpose_quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        let (ab_low, ab_high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xEE>(a, b));
-        let (cd_low, cd_high) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xEE>(c, d));
-        [
-            _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
-            _mm512_shuffle_i32x4::<0xDD>(ab_low, cd_low),
-            _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
-            _mm512_shuffle_i32x4::<0xDD>(ab_high, cd_high),
-        ]
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn transpose_quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+    let (ab_low, ab_high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xEE>(a, b));
+    let (cd_low, cd_high) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xEE>(c, d));
+    [
+        _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
+        _mm512_shuffle_i32x4::<0xDD>(ab_low, cd_low),
+        _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+        _mm512_shuffle_i32x4::<0xDD>(ab_high, cd_high),
+    ]
 }
 
 /// In each quarter, word `i` of vector `k` becomes word `k` of vector `i`.
-#[inline(always)]
-unsafe fn transpose_within_quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        [
-            _mm512_unpacklo_epi64(ab_low, cd_low),
-            _mm512_unpackhi_epi64(ab_low, cd_low),
-            _mm512_unpacklo_epi64(ab_high, cd_high),
-            _mm512_unpackhi_epi64(ab_high, cd_high),
-        ]
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn transpose_within_quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    [
+        _mm512_unpacklo_epi64(ab_low, cd_low),
+        _mm512_unpackhi_epi64(ab_low, cd_low),
+        _mm512_unpacklo_epi64(ab_high, cd_high),
+        _mm512_unpackhi_epi64(ab_high, cd_high),
+    ]
 }
 
 /// Lane `l` of vector `k` goes to word `4 l + k` of the block.
-#[inline(always)]
-unsafe fn interleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-        let (ab_low, ab_high) = (_mm512_permutex2var_epi32(a, low, b), _mm512_permutex2var_epi32(a, high, b));
-        let (cd_low, cd_high) = (_mm512_permutex2var_epi32(c, low, d), _mm512_permutex2var_epi32(c, high, d));
-        let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-        let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-        [
-            _mm512_permutex2var_epi64(ab_low, low, cd_low),
-            _mm512_permutex2var_epi64(ab_low, high, cd_low),
-            _mm512_permutex2var_epi64(ab_high, low, cd_high),
-            _mm512_permutex2var_epi64(ab_high, high, cd_high),
-        ]
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn interleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+    let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    let (ab_low, ab_high) = (_mm512_permutex2var_epi32(a, low, b), _mm512_permutex2var_epi32(a, high, b));
+    let (cd_low, cd_high) = (_mm512_permutex2var_epi32(c, low, d), _mm512_permutex2var_epi32(c, high, d));
+    let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    [
+        _mm512_permutex2var_epi64(ab_low, low, cd_low),
+        _mm512_permutex2var_epi64(ab_low, high, cd_low),
+        _mm512_permutex2var_epi64(ab_high, low, cd_high),
+        _mm512_permutex2var_epi64(ab_high, high, cd_high),
+    ]
 }
 
 /// Undoes [`interleave`].
-#[inline(always)]
-unsafe fn deinterleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    // SAFETY: forwarded to the caller.
-    unsafe {
-        let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-        let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
-        let (ab_low, ab_high) =
-            (_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(c, even, d));
-        let (cd_low, cd_high) = (_mm512_permutex2var_epi64(a, odd, b), _mm512_permutex2var_epi64(c, odd, d));
-        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-        [
-            _mm512_permutex2var_epi32(ab_low, even, ab_high),
-            _mm512_permutex2var_epi32(ab_low, odd, ab_high),
-            _mm512_permutex2var_epi32(cd_low, even, cd_high),
-            _mm512_permutex2var_epi32(cd_low, odd, cd_high),
-        ]
-    }
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn deinterleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+    let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    let (ab_low, ab_high) = (_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(c, even, d));
+    let (cd_low, cd_high) = (_mm512_permutex2var_epi64(a, odd, b), _mm512_permutex2var_epi64(c, odd, d));
+    let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    [
+        _mm512_permutex2var_epi32(ab_low, even, ab_high),
+        _mm512_permutex2var_epi32(ab_low, odd, ab_high),
+        _mm512_permutex2var_epi32(cd_low, even, cd_high),
+        _mm512_permutex2var_epi32(cd_low, odd, cd_high),
+    ]
 }
