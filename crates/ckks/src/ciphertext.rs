@@ -33,8 +33,8 @@ pub enum CiphertextError {
     },
 }
 
-/// A ciphertext: polynomials c_0, c_1 (and c_2 before relinearization) with c_0 + c_1 s + c_2 s^2 = scale * message
-/// + noise, over the basis of its level, in the evaluation domain, canonical words in normal form.
+/// A ciphertext: polynomials c_0, c_1 (and c_2 before relinearization) with c_0 + c_1 s + c_2 s^2 = scale *
+/// message + noise, over the basis of its level, in the evaluation domain, canonical words in normal form.
 #[derive(Clone, PartialEq)]
 pub struct Ciphertext {
     digest: ParamsDigest,
@@ -46,7 +46,8 @@ pub struct Ciphertext {
 }
 
 impl Ciphertext {
-    /// A ciphertext of the given words, laid out `[polynomial][limb of the basis of the level][N]`; canonical.
+    /// A ciphertext of the given words, laid out `[polynomial][limb of the basis of the level][N]`;
+    /// canonical.
     ///
     /// # Errors
     /// If level, scale or number of polynomials are impossible or do not fit the number of words.
@@ -193,8 +194,8 @@ impl SeededCiphertext {
         &self.c0
     }
 
-    /// The whole ciphertext: limb i of c_1 is [`uniform_limb`]`(seed, 0, prime i of the basis)`, evaluation domain,
-    /// normal form.
+    /// The whole ciphertext: limb i of c_1 is [`uniform_limb`]`(seed, 0, prime i of the basis)`, evaluation
+    /// domain, normal form.
     ///
     /// # Panics
     /// If `params` is not the set it was made under.
@@ -216,8 +217,8 @@ impl fmt::Debug for SeededCiphertext {
     }
 }
 
-/// The public key: (b, a) with b = -a s + e over all of Q, in the evaluation domain and in Montgomery form. Anyone
-/// can encrypt under it at any level. b is stored, a grows from a seed ([`uniform_limb`], digit 0).
+/// The public key: (b, a) with b = -a s + e over all of Q, in the evaluation domain and in Montgomery form.
+/// Anyone can encrypt under it at any level. b is stored, a grows from a seed ([`uniform_limb`], digit 0).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicKey {
     digest: ParamsDigest,

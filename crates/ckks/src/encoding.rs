@@ -1,12 +1,13 @@
 //! The encoder: vectors of slots to polynomials and back.
 //!
-//! A message of N/2 complex slots is the polynomial that takes the value z_k at exp(i pi 5^k / N); multiplied by a scale
-//! and rounded, it is what CKKS computes on (Cheon, Kim, Kim and Song, Homomorphic Encryption for Arithmetic of
-//! Approximate Numbers, 2017, section 3.2). Rotating slots to the left by r is X -> X^(5^r); conjugating is X -> X^-1.
+//! A message of N/2 complex slots is the polynomial that takes the value z_k at exp(i pi 5^k / N); multiplied
+//! by a scale and rounded, it is what CKKS computes on (Cheon, Kim, Kim and Song, Homomorphic Encryption for
+//! Arithmetic of Approximate Numbers, 2017, section 3.2). Rotating slots to the left by r is X -> X^(5^r);
+//! conjugating is X -> X^-1.
 //!
-//! A message whose slots repeat with period p is a polynomial in X^(N/2p), of 2p coefficients. It is encoded in the
-//! ring of degree 2p, and its evaluation at N points is only its evaluation at 2p points, every word repeated N/2p times:
-//! that is the *compact* form, which is never expanded in memory.
+//! A message whose slots repeat with period p is a polynomial in X^(N/2p), of 2p coefficients. It is encoded
+//! in the ring of degree 2p, and its evaluation at N points is only its evaluation at 2p points, every word
+//! repeated N/2p times: that is the *compact* form, which is never expanded in memory.
 
 mod fft;
 
@@ -95,7 +96,8 @@ pub enum EncodingError {
     },
 }
 
-/// Encodes and decodes messages for one ring degree. Building one takes some milliseconds; it is read-only after.
+/// Encodes and decodes messages for one ring degree. Building one takes some milliseconds; it is read-only
+/// after.
 #[derive(Clone, Debug)]
 pub struct Encoder {
     log_n: u32,
@@ -113,9 +115,9 @@ impl Encoder {
         1 << (self.log_n - 1)
     }
 
-    /// The 2p integer coefficients of the polynomial in X^(N/2p) with slots `scale * slots[k % p]`, p = `slots.len()`
-    /// a power of two of at most N/2. Each is the real coefficient rounded to the nearest integer (ties to even), computed
-    /// in f64: exact but for about 2^-50 of the largest slot.
+    /// The 2p integer coefficients of the polynomial in X^(N/2p) with slots `scale * slots[k % p]`, p =
+    /// `slots.len()` a power of two of at most N/2. Each is the real coefficient rounded to the nearest
+    /// integer (ties to even), computed in f64: exact but for about 2^-50 of the largest slot.
     ///
     /// # Errors
     /// NaN, infinities, an impossible period or scale, and coefficients of 2^126 or more.
@@ -153,8 +155,9 @@ impl Encoder {
             .collect()
     }
 
-    /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain, Montgomery form,
-    /// canonical, laid out `[prime of the basis][2p]`. Word i of a full limb is word `i / (N/2p)` of the compact one.
+    /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain,
+    /// Montgomery form, canonical, laid out `[prime of the basis][2p]`. Word i of a full limb is word `i /
+    /// (N/2p)` of the compact one.
     ///
     /// # Errors
     /// As [`coefficients`](Self::coefficients), and messages too large for the modulus.
@@ -184,8 +187,8 @@ impl Encoder {
         Ok(words)
     }
 
-    /// Encodes slots of period `slots.len()` as a whole polynomial in the coefficient domain, normal form: a message to
-    /// encrypt.
+    /// Encodes slots of period `slots.len()` as a whole polynomial in the coefficient domain, normal form: a
+    /// message to encrypt.
     ///
     /// # Errors
     /// As [`encode_compact`](Self::encode_compact).

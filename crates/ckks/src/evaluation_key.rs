@@ -1,5 +1,5 @@
-//! Evaluation keys: what the server needs to relinearize, rotate and conjugate, and the name under which each is
-//! asked for and kept.
+//! Evaluation keys: what the server needs to relinearize, rotate and conjugate, and the name under which each
+//! is asked for and kept.
 
 use std::fmt;
 
@@ -133,10 +133,10 @@ pub enum KeyError {
 
 /// An evaluation key, borrowed from where its words lie (a file mapped into memory, or an [`EvaluationKey`]).
 ///
-/// For a source secret s' and a target secret s, digit d of the key is the pair (b_d, a_d) of polynomials over the
-/// basis K with `b_d = -a_d s + e_d + g_d s'`, where the gadget g_d is P modulo the primes of digit d and 0 modulo
-/// all others (Han and Ki, Better Bootstrapping for Approximate Homomorphic Encryption, 2020, section 3). Both are
-/// in the evaluation domain and in Montgomery form; b is stored, a grows from a seed.
+/// For a source secret s' and a target secret s, digit d of the key is the pair (b_d, a_d) of polynomials
+/// over the basis K with `b_d = -a_d s + e_d + g_d s'`, where the gadget g_d is P modulo the primes of digit
+/// d and 0 modulo all others (Han and Ki, Better Bootstrapping for Approximate Homomorphic Encryption, 2020,
+/// section 3). Both are in the evaluation domain and in Montgomery form; b is stored, a grows from a seed.
 ///
 /// | kind | s' | s |
 /// |---|---|---|
@@ -211,8 +211,8 @@ impl<'a> EvaluationKeyView<'a> {
         self.b.chunks_exact(self.n).nth(digit * self.basis.len() + position)
     }
 
-    /// Writes the limb of a_`digit` modulo `prime` to `out` (N words), which takes about as long as reading b from
-    /// a file. Panics if `prime` is outside the pool of `params`.
+    /// Writes the limb of a_`digit` modulo `prime` to `out` (N words). Panics if `prime` is outside the pool of
+    /// `params`.
     pub fn expand_a(&self, params: &Params, digit: usize, prime: PrimeIndex, out: &mut [u32]) {
         uniform_limb(self.seed, digit, prime, params.modulus(prime), out);
     }
@@ -246,7 +246,18 @@ impl EvaluationKey {
         self.request
     }
 
-    /// The key as the server reads it. `params` must be the set it was made under; panics if the sizes differ.
+    /// The seed of the uniform half.
+    pub fn seed(&self) -> &Seed {
+        &self.seed
+    }
+
+    /// All stored words, `[digit][limb of K][N]`.
+    pub fn words(&self) -> &[u32] {
+        &self.b
+    }
+
+    /// The key as the server reads it. `params` must be the set it was made under; panics if the sizes
+    /// differ.
     pub fn view(&self, params: &Params) -> EvaluationKeyView<'_> {
         EvaluationKeyView::new(params, self.request, &self.seed, &self.b)
             .expect("checked when the key was made")

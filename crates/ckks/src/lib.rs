@@ -18,6 +18,7 @@ pub mod encoding;
 pub mod ciphertext;
 pub mod evaluation_key;
 pub mod uniform;
+pub mod wire;
 
 #[cfg(test)]
 mod testing;

@@ -41,8 +41,8 @@ pub enum ParamsError {
     },
     /// The set does not claim to be insecure, yet its modulus is too large for 128 bits of security.
     #[error(
-        "parameter set `{name}` has log2(PQ) = {log_pq:.1}, but 128-bit security allows at most {bound:.0} at \
-         N = 2^{log_n}; use a larger ring or fewer levels"
+        "parameter set `{name}` has log2(PQ) = {log_pq:.1}, but 128-bit security allows at most {bound:.0} \
+         at N = 2^{log_n}; use a larger ring or fewer levels"
     )]
     Insecure {
         /// Name of the set.
@@ -107,7 +107,8 @@ pub enum ParamsError {
     },
     /// A key-switching digit is larger than P, which would let its noise dominate.
     #[error(
-        "digit {digit} has {bits:.1} bits, more than the {log_p:.1} bits of P; use more digits or more primes in P"
+        "digit {digit} has {bits:.1} bits, more than the {log_p:.1} bits of P; use more digits or more \
+         primes in P"
     )]
     Digit {
         /// Position of the digit.
@@ -193,9 +194,10 @@ impl Params {
     ///
     /// A description that marks itself insecure is accepted: whoever must not work under such a set asks
     /// [`is_insecure`](Self::is_insecure). The scales follow from the primes: the scale of level 0 is
-    /// 2^`log_scale`, and that of level l is the one whose square, rescaled to level l - 1, is the scale there:
-    /// `scale(l) = sqrt(scale(l-1) * prod basis(l) / prod basis(l-1))`. Deviations are halved from level to level,
-    /// so scales stay within a fraction of a bit of 2^`log_scale`, but for the top level, which may have more.
+    /// 2^`log_scale`, and that of level l is the one whose square, rescaled to level l - 1, is the scale
+    /// there: `scale(l) = sqrt(scale(l-1) * prod basis(l) / prod basis(l-1))`. Deviations are halved from
+    /// level to level, so scales stay within a fraction of a bit of 2^`log_scale`, but for the top level,
+    /// which may have more.
     ///
     /// # Errors
     /// Whatever makes the description unusable or less secure than it claims.

@@ -2,8 +2,8 @@
 //! polynomial and limb interpreters, and good enough for the client.
 //!
 //! Every function here has one obvious definition over the integers modulo the product of a basis; devices
-//! compute the same words faster. All words are canonical. Functions panic when the shapes of their operands do
-//! not fit, which the caller has to ensure.
+//! compute the same words faster. All words are canonical. Functions panic when the shapes of their operands
+//! do not fit, which the caller has to ensure.
 
 use crate::automorphism::Automorphism;
 use crate::basis::{Basis, PrimeIndex};
@@ -20,7 +20,8 @@ pub enum Domain {
     Evaluation,
 }
 
-/// A polynomial of Z\[X\]/(X^N + 1) modulo the product of a basis: one limb of N canonical words for each prime.
+/// A polynomial of Z\[X\]/(X^N + 1) modulo the product of a basis: one limb of N canonical words for each
+/// prime.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Poly {
     basis: Basis,
@@ -121,7 +122,8 @@ impl Poly {
         self.map(params, |q, limb, word| q.mul(word, residues[limb]))
     }
 
-    /// Adds a number, given by its residues, to every word: in the evaluation domain, adds it to the polynomial.
+    /// Adds a number, given by its residues, to every word: in the evaluation domain, adds it to the
+    /// polynomial.
     pub fn add_scalar(&self, params: &Params, residues: &[u32]) -> Poly {
         assert_eq!(residues.len(), self.limbs.len(), "a residue for each prime");
         self.map(params, |q, limb, word| q.add(word, residues[limb]))
@@ -167,14 +169,15 @@ impl Poly {
         Poly { basis, domain: self.domain, limbs: limbs.collect() }
     }
 
-    /// Converts to another basis, which may share primes with the first: the residues of the representative x of
-    /// the polynomial in \[-Q/2, Q/2\], for Q the product of the first basis. Coefficient domain, at most 16 primes.
+    /// Converts to another basis, which may share primes with the first: the residues of the representative x
+    /// of the polynomial in \[-Q/2, Q/2\], for Q the product of the first basis. Coefficient domain, at most
+    /// 16 primes.
     ///
     /// Computed with fixed-point numbers (Halevi, Polyakov and Shoup, An Improved RNS Variant of the BFV
     /// Homomorphic Encryption Scheme, 2019, section 2.2, with integers in the place of floats so that every
-    /// device agrees). With y_i = x_i (Q/q_i)^-1 mod q_i, x is `sum y_i Q/q_i - v Q` for the integer v nearest to
-    /// `sum y_i/q_i`. The fraction is taken to 56 bits, so where x is within 2^-21 Q of Q/2 or -Q/2 the
-    /// representative may be the one on the other side, in error by Q and still congruent.
+    /// device agrees). With y_i = x_i (Q/q_i)^-1 mod q_i, x is `sum y_i Q/q_i - v Q` for the integer v
+    /// nearest to `sum y_i/q_i`. The fraction is taken to 56 bits, so where x is within 2^-21 Q of Q/2 or
+    /// -Q/2 the representative may be the one on the other side, in error by Q and still congruent.
     pub fn base_convert(&self, params: &Params, target: Basis) -> Poly {
         assert_eq!(self.domain, Domain::Coefficient, "base conversion takes coefficients");
         assert!((1..=16).contains(&self.basis.len()), "base conversion takes 1 to 16 primes");
@@ -213,11 +216,12 @@ impl Poly {
         Poly { basis: target, domain: Domain::Coefficient, limbs: limbs.collect() }
     }
 
-    /// The exact division `(a T - c) / B` for T and B the products of `times` and `by`, over the basis of `c`. Where
-    /// a prime of `times` is not in the basis of `a`, a T is 0 modulo it. Both in the same domain.
+    /// The exact division `(a T - c) / B` for T and B the products of `times` and `by`, over the basis of
+    /// `c`. Where a prime of `times` is not in the basis of `a`, a T is 0 modulo it. Both in the same domain.
     ///
-    /// With c the centered residue of a T modulo B, converted to the target basis, this is a T/B rounded to the
-    /// nearest integer: `mod_down` for T = 1 and B = P, rescaling for T the primes that enter and B those that leave.
+    /// With c the centered residue of a T modulo B, converted to the target basis, this is a T/B rounded to
+    /// the nearest integer: `mod_down` for T = 1 and B = P, rescaling for T the primes that enter and B those
+    /// that leave.
     pub fn divide(params: &Params, a: &Poly, c: &Poly, by: Basis, times: Basis) -> Poly {
         assert_eq!(a.domain, c.domain, "both operands are in one domain");
         assert!(by.intersection(c.basis).is_empty(), "cannot divide by {by} over {}", c.basis);
@@ -253,7 +257,8 @@ impl Poly {
         })
     }
 
-    /// Garner's algorithm: writes each coefficient as `d_0 + q_0 (d_1 + q_1 (d_2 + ...))` with balanced digits,
+    /// Garner's algorithm: writes each coefficient as `d_0 + q_0 (d_1 + q_1 (d_2 + ...))` with balanced
+    /// digits,
     /// |d_i| < q_i/2, which is unique and centered, and lets `horner` evaluate the digits.
     fn compose<T>(&self, params: &Params, horner: impl Fn(&[i32], &[u32]) -> T) -> Vec<T> {
         assert_eq!(self.domain, Domain::Coefficient, "composition takes coefficients");

@@ -12,9 +12,10 @@ pub type Seed = [u8; 32];
 
 /// Fills a limb with the uniform words in `[0, q)` that belong to (`seed`, `digit`, `prime`).
 ///
-/// The key stream is ChaCha20 (20 rounds, 64-bit block counter from 0) under the key `seed`, with the 64-bit stream
-/// number `256 digit + prime`; it is read as little-endian words. Each word is cut to its lowest b bits, where
-/// 2^(b-1) < q < 2^b, and thrown away unless it is then below q. For objects without digits `digit` is 0.
+/// The key stream is ChaCha20 (20 rounds, 64-bit block counter from 0) under the key `seed`, with the 64-bit
+/// stream number `256 digit + prime`; it is read as little-endian words. Each word is cut to its lowest b
+/// bits, where 2^(b-1) < q < 2^b, and thrown away unless it is then below q. For objects without digits
+/// `digit` is 0.
 pub fn uniform_limb(seed: &Seed, digit: usize, prime: PrimeIndex, q: &Modulus, out: &mut [u32]) {
     let mut stream = ChaCha20Rng::from_seed(*seed);
     stream.set_stream((digit as u64) << 8 | u64::from(prime.0));
@@ -57,11 +58,11 @@ mod tests {
         }
     }
 
-    /// The words of a fixed seed, computed once by an independent ChaCha20: the wire format must not drift.
+    /// The wire format must not drift.
     #[test]
     fn the_stream_is_chacha20() {
-        // RFC 8439 has no test vector with a 64-bit counter, but with counter and nonce zero the block function is the
-        // same: its A.1 test vector 1 for the all-zero key begins 76 b8 e0 ad a0 f1 3d 90.
+        // RFC 8439 has no test vector with a 64-bit counter, but with counter and nonce zero the block
+        // function is the same: its A.1 test vector 1 for the all-zero key begins 76 b8 e0 ad a0 f1 3d 90.
         let q = Modulus::new(1_073_479_681).unwrap();
         let mut limb = [0; 2];
         uniform_limb(&[0; 32], 0, PrimeIndex(0), &q, &mut limb);

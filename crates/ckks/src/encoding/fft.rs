@@ -1,14 +1,15 @@
 //! The special FFT: between the slots of a message and the coefficients of its polynomial.
 //!
 //! Slot k of a real polynomial of degree below 2p is its value at w_k = exp(i pi 5^k / 2p), k < p. Because
-//! w_k^p = i, pairing the coefficients as u_j = m_j + i m_(j+p) leaves z_k = sum u_j w_k^j. Splitting into even and odd
-//! j gives two transforms of half the size, for w_k^2 is the root of that size, and w_(k+p/2) = -w_k: an FFT whose
-//! twiddle factors in the stage of length `len` are exp(i pi 5^k / 2 len), whatever p is. One table serves all
-//! periods.
+//! w_k^p = i, pairing the coefficients as u_j = m_j + i m_(j+p) leaves z_k = sum u_j w_k^j. Splitting into
+//! even and odd j gives two transforms of half the size, for w_k^2 is the root of that size, and w_(k+p/2) =
+//! -w_k: an FFT whose twiddle factors in the stage of length `len` are exp(i pi 5^k / 2 len), whatever p is.
+//! One table serves all periods.
 
 use super::Complex;
 
-/// Twiddle factors of all stages up to `2^log_slots` slots: entry `len/2 + k` is exp(i pi 5^k / 2 len), k < len/2.
+/// Twiddle factors of all stages up to `2^log_slots` slots: entry `len/2 + k` is exp(i pi 5^k / 2 len), k <
+/// len/2.
 pub(super) fn roots(log_slots: u32) -> Vec<Complex> {
     let mut roots = vec![Complex::default(); 1 << log_slots];
     for log_half in 0..log_slots {

@@ -4,9 +4,9 @@ use super::search::{Goal, LogP};
 
 /// The named sets, by targets that the search meets within a few bits.
 ///
-/// At scales of up to 2^30 a level is one prime; P is then a prime longer than the digits ask for, which makes the
-/// noise of key switching vanish beside that of rescaling. At 2^40 there is precision to spare, and P is no longer
-/// than a digit.
+/// At scales of up to 2^30 a level is one prime; P is then a prime longer than the digits ask for, which
+/// makes the noise of key switching vanish beside that of rescaling. At 2^40 there is precision to spare, and
+/// P is no longer than a digit.
 #[rustfmt::skip]
 pub(super) const NAMED: &[(&str, Goal)] = &[
     // Shallow networks without bootstrapping.

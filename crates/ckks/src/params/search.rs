@@ -6,13 +6,13 @@
 //! - *Stacked*, for s that is a multiple of a prime's size: k is fixed (the primes of level 0) and each level
 //!   adds c main primes of s/c bits.
 //! - *Sawtooth*, for s between one large and two small primes. Let m be the size of a main prime in bits and
-//!   s = m u/g for small u and g. Sizes of levels are multiples of the unit m/g, and terminal primes of m - m/g
-//!   bits reach all of them: k terminal primes are k units short of k main primes. So a level of U units is made
-//!   of k = -U mod g terminal primes and j = (U - (g - 1) k)/g main primes.
+//!   s = m u/g for small u and g. Sizes of levels are multiples of the unit m/g, and terminal primes of m -
+//!   m/g bits reach all of them: k terminal primes are k units short of k main primes. So a level of U units
+//!   is made of k = -U mod g terminal primes and j = (U - (g - 1) k)/g main primes.
 //!
-//! The top level is all of Q, the most terminal and the most main primes of any level, so that no prime weighs on
-//! security without carrying a message. In a sawtooth its step down is therefore some bits longer than the
-//! others, which gives fresh ciphertexts a larger scale.
+//! The top level is all of Q, the most terminal and the most main primes of any level, so that no prime
+//! weighs on security without carrying a message. In a sawtooth its step down is therefore some bits longer
+//! than the others, which gives fresh ciphertexts a larger scale.
 
 use super::{ParamsError, ParamsSpec, Window};
 use crate::primes;
@@ -49,7 +49,8 @@ pub(super) enum LogP {
     Beyond(u16),
 }
 
-/// How levels are made of primes: the bits of a terminal and of a main prime, and their numbers at each level.
+/// How levels are made of primes: the bits of a terminal and of a main prime, and their numbers at each
+/// level.
 struct Pattern {
     terminal_bits: f64,
     main_bits: f64,
@@ -99,8 +100,8 @@ impl Goal {
         })
     }
 
-    /// The sawtooth with levels of `u` units, main primes of `g`, and `base_units` at level 0, if no level has too
-    /// few units for its terminal primes.
+    /// The sawtooth with levels of `u` units, main primes of `g`, and `base_units` at level 0, if no level
+    /// has too few units for its terminal primes.
     fn sawtooth(&self, u: usize, g: usize, base_units: usize) -> Option<Pattern> {
         let unit = f64::from(self.log_scale) / u as f64;
         let (terminal_bits, main_bits) = (unit * (g - 1) as f64, unit * g as f64);
@@ -143,8 +144,8 @@ impl Goal {
         balance(&mut main);
         used.extend(&main);
 
-        // Terminal primes one by one, each making up for the errors of those before it. Where main primes had to
-        // stay below 2^30, terminal primes shrink with them.
+        // Terminal primes one by one, each making up for the errors of those before it. Where main primes had
+        // to stay below 2^30, terminal primes shrink with them.
         let mean = main.iter().map(|&q| log2(q)).sum::<f64>() / main_len as f64;
         let target = pattern.terminal_bits * (mean / pattern.main_bits).min(1.0);
         let mut terminal = Vec::new();
@@ -179,7 +180,8 @@ impl Pattern {
     }
 }
 
-/// The `count` primes nearest to 2^`bits` on the logarithmic scale, from those a modulus may be and not in `used`.
+/// The `count` primes nearest to 2^`bits` on the logarithmic scale, from those a modulus may be and not in
+/// `used`.
 fn nearest(log_n: u32, bits: f64, count: usize, used: &[u32]) -> Option<Vec<u32>> {
     let centre = bits.clamp(MIN_BITS, MAX_BITS).exp2() as u32;
     let fresh = |q: &u32| !used.contains(q);
@@ -206,8 +208,8 @@ fn balance(primes: &mut Vec<u32>) {
     }
 }
 
-/// Cuts primes of the given sizes, in order, into at most `dnum` digits of which the largest is as small as can
-/// be. Returns the number of primes in each and the bits of the largest.
+/// Cuts primes of the given sizes, in order, into at most `dnum` digits of which the largest is as small as
+/// can be. Returns the number of primes in each and the bits of the largest.
 fn digits(bits: &[f64], dnum: usize) -> Option<(Vec<u8>, f64)> {
     let greedy = |capacity: f64| {
         let mut digits: Vec<(u8, f64)> = Vec::new();

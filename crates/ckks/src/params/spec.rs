@@ -67,8 +67,8 @@ impl ParamsSpec {
         out
     }
 
-    /// Reads [`to_bytes`](Self::to_bytes) back. `None` where the bytes end early, go on after the end, or hold
-    /// no valid name; the contents are checked by [`Params::new`](super::Params::new).
+    /// Reads [`to_bytes`](Self::to_bytes) back. `None` where the bytes end early, go on after the end, or
+    /// hold no valid name; the contents are checked by [`Params::new`](super::Params::new).
     pub fn from_bytes(mut bytes: &[u8]) -> Option<ParamsSpec> {
         fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
             let (head, tail) = bytes.split_at_checked(len)?;

@@ -25,8 +25,8 @@ fn centered(x: &BigInt, q: &BigInt) -> BigInt {
     if &r * 2 > *q { r - q } else { r }
 }
 
-/// Whether `y` is `x / b` rounded to the nearest integer modulo the odd number `q`, up to the stated error of the
-/// base conversion: a remainder just above half is as good as one just below.
+/// Whether `y` is `x / b` rounded to the nearest integer modulo the odd number `q`, up to the stated error of
+/// the base conversion: a remainder just above half is as good as one just below.
 fn is_quotient(y: &BigInt, x: &BigInt, b: &BigInt, q: &BigInt) -> bool {
     let remainder = centered(&(b * y - x), &(b * q));
     BigInt::from(remainder.magnitude() * 2u32) <= b + (b >> 20)
