@@ -11,53 +11,12 @@
 
 mod fft;
 
+use num_complex::Complex64;
+
 use crate::basis::{Basis, Scale};
 use crate::isa::Isa;
 use crate::params::Params;
 use crate::rns::{Domain, Poly};
-
-/// A complex number.
-#[derive(Clone, Copy, PartialEq, Default, Debug)]
-pub struct Complex {
-    /// Real part.
-    pub re: f64,
-    /// Imaginary part.
-    pub im: f64,
-}
-
-impl Complex {
-    /// The complex conjugate.
-    pub fn conjugate(self) -> Complex {
-        Complex { re: self.re, im: -self.im }
-    }
-}
-
-impl From<f64> for Complex {
-    fn from(re: f64) -> Complex {
-        Complex { re, im: 0.0 }
-    }
-}
-
-impl std::ops::Add for Complex {
-    type Output = Complex;
-    fn add(self, other: Complex) -> Complex {
-        Complex { re: self.re + other.re, im: self.im + other.im }
-    }
-}
-
-impl std::ops::Sub for Complex {
-    type Output = Complex;
-    fn sub(self, other: Complex) -> Complex {
-        Complex { re: self.re - other.re, im: self.im - other.im }
-    }
-}
-
-impl std::ops::Mul for Complex {
-    type Output = Complex;
-    fn mul(self, other: Complex) -> Complex {
-        Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
-    }
-}
 
 /// Why a message cannot be encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -68,7 +27,7 @@ pub enum EncodingError {
         /// Position.
         slot: usize,
         /// What is there.
-        value: Complex,
+        value: Complex64,
     },
     /// The number of slots is not a possible period.
     #[error("{len} slots cannot be encoded: their number must be a power of two of at most {slots}")]
@@ -101,7 +60,7 @@ pub enum EncodingError {
 #[derive(Clone, Debug)]
 pub struct Encoder {
     log_n: u32,
-    roots: Vec<Complex>,
+    roots: Vec<Complex64>,
 }
 
 impl Encoder {
@@ -121,7 +80,7 @@ impl Encoder {
     ///
     /// # Errors
     /// NaN, infinities, an impossible period or scale, and coefficients of 2^126 or more.
-    pub fn coefficients<T: Copy + Into<Complex>>(
+    pub fn coefficients<T: Copy + Into<Complex64>>(
         &self,
         slots: &[T],
         scale: Scale,
@@ -133,7 +92,7 @@ impl Encoder {
         if !(scale.0.is_finite() && scale.0 >= 1.0) {
             return Err(EncodingError::Scale(scale.0));
         }
-        let mut values: Vec<Complex> = slots.iter().map(|&z| z.into()).collect();
+        let mut values: Vec<Complex64> = slots.iter().map(|&z| z.into()).collect();
         if let Some(slot) = values.iter().position(|z| !(z.re.is_finite() && z.im.is_finite())) {
             return Err(EncodingError::NotFinite { slot, value: values[slot] });
         }
@@ -164,7 +123,7 @@ impl Encoder {
     ///
     /// # Panics
     /// If `params` has another ring degree than the encoder.
-    pub fn encode_compact<T: Copy + Into<Complex>>(
+    pub fn encode_compact<T: Copy + Into<Complex64>>(
         &self,
         params: &Params,
         slots: &[T],
@@ -195,7 +154,7 @@ impl Encoder {
     ///
     /// # Panics
     /// If `params` has another ring degree than the encoder.
-    pub fn encode<T: Copy + Into<Complex>>(
+    pub fn encode<T: Copy + Into<Complex64>>(
         &self,
         params: &Params,
         slots: &[T],
@@ -219,20 +178,20 @@ impl Encoder {
     ///
     /// # Panics
     /// If `params` has another ring degree than the encoder, or the polynomial is in the evaluation domain.
-    pub fn decode(&self, params: &Params, message: &Poly, scale: Scale) -> Vec<Complex> {
+    pub fn decode(&self, params: &Params, message: &Poly, scale: Scale) -> Vec<Complex64> {
         assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
         let coefficients = message.to_floats(params);
         let (first, second) = coefficients.split_at(self.slots());
-        let mut values: Vec<Complex> = first
+        let mut values: Vec<Complex64> = first
             .iter()
             .zip(second)
-            .map(|(&re, &im)| Complex { re: re / scale.0, im: im / scale.0 })
+            .map(|(&re, &im)| Complex64 { re: re / scale.0, im: im / scale.0 })
             .collect();
         fft::forward(&self.roots, &mut values);
         values
     }
 
-    fn checked_coefficients<T: Copy + Into<Complex>>(
+    fn checked_coefficients<T: Copy + Into<Complex64>>(
         &self,
         params: &Params,
         slots: &[T],

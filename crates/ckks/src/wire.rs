@@ -52,7 +52,7 @@ pub enum Kind {
     /// A parameter set: [`ParamsSpec::to_bytes`].
     Params = 1,
     /// A secret key, which only the client reads and writes.
-    SecretKey = 2,
+    Secret = 2,
     /// A public key.
     PublicKey = 3,
     /// An evaluation key.
@@ -63,7 +63,7 @@ pub enum Kind {
 
 impl Kind {
     fn from_number(number: u16) -> Option<Kind> {
-        [Kind::Params, Kind::SecretKey, Kind::PublicKey, Kind::EvaluationKey, Kind::Ciphertexts]
+        [Kind::Params, Kind::Secret, Kind::PublicKey, Kind::EvaluationKey, Kind::Ciphertexts]
             .into_iter()
             .find(|&kind| kind as u16 == number)
     }
@@ -73,7 +73,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Kind::Params => "a parameter set",
-            Kind::SecretKey => "a secret key",
+            Kind::Secret => "a secret key",
             Kind::PublicKey => "a public key",
             Kind::EvaluationKey => "an evaluation key",
             Kind::Ciphertexts => "a list of ciphertexts",

@@ -6,12 +6,12 @@
 //! -w_k: an FFT whose twiddle factors in the stage of length `len` are exp(i pi 5^k / 2 len), whatever p is.
 //! One table serves all periods.
 
-use super::Complex;
+use num_complex::Complex64;
 
 /// Twiddle factors of all stages up to `2^log_slots` slots: entry `len/2 + k` is exp(i pi 5^k / 2 len), k <
 /// len/2.
-pub(super) fn roots(log_slots: u32) -> Vec<Complex> {
-    let mut roots = vec![Complex::default(); 1 << log_slots];
+pub(super) fn roots(log_slots: u32) -> Vec<Complex64> {
+    let mut roots = vec![Complex64::default(); 1 << log_slots];
     for log_half in 0..log_slots {
         let half = 1usize << log_half;
         let mask = 8 * half as u32 - 1;
@@ -25,7 +25,7 @@ pub(super) fn roots(log_slots: u32) -> Vec<Complex> {
 }
 
 /// Slots from paired coefficients, in place; the length is a power of two up to that of `roots`.
-pub(super) fn forward(roots: &[Complex], values: &mut [Complex]) {
+pub(super) fn forward(roots: &[Complex64], values: &mut [Complex64]) {
     bit_reverse(values);
     let mut half = 1;
     while half < values.len() {
@@ -42,14 +42,14 @@ pub(super) fn forward(roots: &[Complex], values: &mut [Complex]) {
 }
 
 /// Paired coefficients from slots, in place: the inverse of [`forward`].
-pub(super) fn inverse(roots: &[Complex], values: &mut [Complex]) {
+pub(super) fn inverse(roots: &[Complex64], values: &mut [Complex64]) {
     let mut half = values.len() / 2;
     while half > 0 {
         let twiddles = &roots[half..2 * half];
         for block in values.chunks_exact_mut(2 * half) {
             let (even, odd) = block.split_at_mut(half);
             for ((e, o), &w) in even.iter_mut().zip(odd).zip(twiddles) {
-                (*e, *o) = (*e + *o, (*e - *o) * w.conjugate());
+                (*e, *o) = (*e + *o, (*e - *o) * w.conj());
             }
         }
         half /= 2;
@@ -58,11 +58,11 @@ pub(super) fn inverse(roots: &[Complex], values: &mut [Complex]) {
     // A power of two: exact.
     let factor = 1.0 / values.len() as f64;
     for value in values {
-        *value = Complex { re: value.re * factor, im: value.im * factor };
+        *value = Complex64 { re: value.re * factor, im: value.im * factor };
     }
 }
 
-fn bit_reverse(values: &mut [Complex]) {
+fn bit_reverse(values: &mut [Complex64]) {
     let bits = values.len().trailing_zeros();
     for i in 0..values.len() {
         let j = if bits == 0 { 0 } else { i.reverse_bits() >> (usize::BITS - bits) };
@@ -74,7 +74,7 @@ fn bit_reverse(values: &mut [Complex]) {
 
 /// exp(2 pi i turn / 2^log_order) for `turn` below 2^`log_order`, `log_order` at least 3, from additions and
 /// multiplications alone: the system's sine differs between machines, and encodings must not.
-fn unit(turn: u32, log_order: u32) -> Complex {
+fn unit(turn: u32, log_order: u32) -> Complex64 {
     let eighth = 1u32 << (log_order - 3);
     let (octant, rest) = (turn / eighth, turn % eighth);
     // Odd octants are mirror images, so that the angle lies in [0, pi/4].
@@ -98,7 +98,7 @@ fn unit(turn: u32, log_order: u32) -> Complex {
         6 => (sin, -cos),
         _ => (cos, -sin),
     };
-    Complex { re, im }
+    Complex64 { re, im }
 }
 
 #[cfg(test)]
@@ -122,8 +122,8 @@ mod tests {
     fn agrees_with_evaluation_at_the_roots() {
         for log_slots in 0..7 {
             let (slots, roots) = (1usize << log_slots, roots(9));
-            let coefficients: Vec<Complex> = (0..slots)
-                .map(|i| Complex { re: (i as f64 * 0.7).sin(), im: (i as f64 * 1.3 + 1.0).cos() })
+            let coefficients: Vec<Complex64> = (0..slots)
+                .map(|i| Complex64 { re: (i as f64 * 0.7).sin(), im: (i as f64 * 1.3 + 1.0).cos() })
                 .collect();
             let mut values = coefficients.clone();
             forward(&roots, &mut values);
@@ -133,7 +133,7 @@ mod tests {
                 let direct = coefficients
                     .iter()
                     .enumerate()
-                    .fold(Complex::default(), |sum, (j, &u)| sum + u * root(j));
+                    .fold(Complex64::default(), |sum, (j, &u)| sum + u * root(j));
                 assert!((value.re - direct.re).abs() + (value.im - direct.im).abs() < 1e-12);
                 power = power * 5 % (4 * slots);
             }

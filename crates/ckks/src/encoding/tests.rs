@@ -1,3 +1,4 @@
+use num_complex::Complex64;
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 
@@ -11,13 +12,13 @@ fn params(log_n: u8) -> Params {
     Params::new(ParamsSpec::insecure(log_n, 40, 3, 2).unwrap()).unwrap()
 }
 
-/// Complex numbers in the square from -1-i to 1+i.
-fn random_slots(rng: &mut ChaCha8Rng, len: usize) -> Vec<Complex> {
+/// Complex64 numbers in the square from -1-i to 1+i.
+fn random_slots(rng: &mut ChaCha8Rng, len: usize) -> Vec<Complex64> {
     let mut unit = || rng.next_u64() as f64 / 2f64.powi(63) - 1.0;
-    (0..len).map(|_| Complex { re: unit(), im: unit() }).collect()
+    (0..len).map(|_| Complex64 { re: unit(), im: unit() }).collect()
 }
 
-fn distance(a: Complex, b: Complex) -> f64 {
+fn distance(a: Complex64, b: Complex64) -> f64 {
     (a.re - b.re).hypot(a.im - b.im)
 }
 
@@ -30,9 +31,9 @@ fn slots_are_values_at_the_roots() {
     let message = encoder.encode(&params, &slots, params.q_basis(), scale).unwrap().to_floats(&params);
     let mut power = 1;
     for &slot in &slots {
-        let value = message.iter().enumerate().fold(Complex::default(), |sum, (j, &m)| {
+        let value = message.iter().enumerate().fold(Complex64::default(), |sum, (j, &m)| {
             let angle = std::f64::consts::PI * (power * j % (2 * n)) as f64 / n as f64;
-            sum + Complex { re: m / scale.0 * angle.cos(), im: m / scale.0 * angle.sin() }
+            sum + Complex64 { re: m / scale.0 * angle.cos(), im: m / scale.0 * angle.sin() }
         });
         // Each of the N coefficients is rounded by at most half a unit.
         assert!(distance(value, slot) < n as f64 / scale.0);
@@ -97,7 +98,7 @@ fn automorphisms_rotate_and_conjugate() {
     }
     let conjugated = message.automorphism(&params, conjugation_element(params.log_n()));
     for (&z, &slot) in encoder.decode(&params, &conjugated, scale).iter().zip(&slots) {
-        assert!(distance(z, slot.conjugate()) < 1e-10);
+        assert!(distance(z, slot.conj()) < 1e-10);
     }
 }
 
