@@ -3,6 +3,7 @@
 mod allocate;
 mod assemble;
 mod fuse;
+pub mod text;
 
 pub use assemble::{Assembled, assemble};
 pub use fuse::{Group, Launch, fuse};

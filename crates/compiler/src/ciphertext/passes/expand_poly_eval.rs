@@ -35,7 +35,7 @@ pub fn expand_poly_eval(module: &mut Module) -> Result<(), Infallible> {
             series.iter_mut().filter(|c| c.abs() <= NEGLIGIBLE * largest).for_each(|c| *c = 0.0);
             let degree = degree(&series);
             let budget = poly_depth(degree + 1);
-            let leaf = 1 << budget.div_ceil(2);
+            let leaf = 1 << (budget / 2).max(1);
             let mut expansion = Expansion { builder, module, x: *x, leaf, chebyshev: HashMap::new() };
             let value = expansion.evaluate(&series[..=degree], budget);
             // A constant polynomial still has to come out as a ciphertext.

@@ -88,8 +88,12 @@ impl Placer<'_> {
         let copies = self.instances.keys().filter(|(n, _)| n == name).count();
         let placed_name =
             if copies == 0 { name.clone() } else { Symbol(format!("{}.{copies}", name.0).into()) };
-        let body =
-            Body { builder: Builder::new(placed_name.clone(), args), values: Vec::new(), placer: self };
+        let body = Body {
+            builder: Builder::new(placed_name.clone(), args),
+            values: Vec::new(),
+            relinearized: HashMap::new(),
+            placer: self,
+        };
         let function = body.place(source)?;
         self.out.functions.push(function);
         self.instances.insert(key, placed_name.clone());
@@ -109,6 +113,8 @@ enum Placed {
 struct Body<'a, 'b> {
     builder: Builder,
     values: Vec<Placed>,
+    /// The relinearized form of values that have one; later uses take it, whatever they need.
+    relinearized: HashMap<ValueId, ValueId>,
     placer: &'a mut Placer<'b>,
 }
 
@@ -138,9 +144,9 @@ impl Body<'_, '_> {
 
     fn operation(&mut self, op: &Op) -> Result<Vec<Placed>, PlaceError> {
         let value = match op {
-            Op::Add { a, b } => self.sum(self.values[a.index()], self.values[b.index()], 1.0)?,
-            Op::Sub { a, b } => self.sum(self.values[a.index()], self.values[b.index()], -1.0)?,
-            Op::Neg { a } => match self.values[a.index()] {
+            Op::Add { a, b } => self.sum(self.value(*a), self.value(*b), 1.0)?,
+            Op::Sub { a, b } => self.sum(self.value(*a), self.value(*b), -1.0)?,
+            Op::Neg { a } => match self.value(*a) {
                 Placed::Product { base, factor } => {
                     return Ok(vec![Placed::Product { base, factor: -factor }]);
                 }
@@ -173,7 +179,7 @@ impl Body<'_, '_> {
                 let a = self.made(*a)?;
                 self.push(Op::AddConst { a, value: *value })
             }
-            Op::MulConst { a, value, .. } => match self.values[a.index()] {
+            Op::MulConst { a, value, .. } => match self.value(*a) {
                 Placed::Product { base, factor } => {
                     return Ok(vec![Placed::Product { base, factor: factor * value.0 }]);
                 }
@@ -184,7 +190,7 @@ impl Body<'_, '_> {
                     return Ok(vec![Placed::Product { base: self.settled(*a)?, factor: value.0 }]);
                 }
             },
-            Op::Rotate { a, by } => match self.values[a.index()] {
+            Op::Rotate { a, by } => match self.value(*a) {
                 Placed::Product { base, factor } => {
                     let a = self.relinearized(base);
                     return Ok(vec![Placed::Product { base: self.push(Op::Rotate { a, by: *by }), factor }]);
@@ -281,9 +287,17 @@ impl Body<'_, '_> {
         Ok(self.push(Op::MulConst { a, value: Number(factor), scale: Some(scale) }))
     }
 
+    /// What stands for a value of the source function, relinearized if that has been done.
+    fn value(&self, v: ValueId) -> Placed {
+        match self.values[v.index()] {
+            Placed::Value(value) => Placed::Value(self.relinearized.get(&value).copied().unwrap_or(value)),
+            product @ Placed::Product { .. } => product,
+        }
+    }
+
     /// The value as a ciphertext, settled or pending.
     fn made(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
-        match self.values[v.index()] {
+        match self.value(v) {
             Placed::Value(value) => Ok(value),
             Placed::Product { base, factor } => self.product(base, factor, self.level(base)),
         }
@@ -312,7 +326,15 @@ impl Body<'_, '_> {
     }
 
     fn relinearized(&mut self, value: ValueId) -> ValueId {
-        if self.placement(value).size == 3 { self.push(Op::Relinearize { a: value }) } else { value }
+        if self.placement(value).size == 2 {
+            return value;
+        }
+        if let Some(&known) = self.relinearized.get(&value) {
+            return known;
+        }
+        let relinearized = self.push(Op::Relinearize { a: value });
+        self.relinearized.insert(value, relinearized);
+        relinearized
     }
 
     /// A settled value at `level`, not above its own.

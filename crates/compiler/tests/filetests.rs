@@ -1,0 +1,165 @@
+//! Runs the filetests: `tests/filetests/<level>/<name>.cer`, each an input and the expected output in one file.
+//!
+//! ```text
+//! # test: <kind>          cat, verify, the name of a pass or lowering, kernels, cost
+//! # params: <name>        an insecure parameter set by name, insecure-test if left out
+//! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
+//! <program>
+//! ---
+//! <expected output>
+//! ```
+//!
+//! `CERIUM_BLESS=1 cargo test -p cerium-compiler --test filetests` rewrites the expected outputs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cerium_artifact::{GatherId, Recipe, Tensor, TensorId};
+use cerium_ckks::params::Params;
+use cerium_compiler::ciphertext::{self, Context, Data, passes};
+use cerium_compiler::ir::{Module, simplify, text};
+use cerium_compiler::limb::passes as limb_passes;
+use cerium_compiler::{kernel, limb, polynomial};
+
+struct FileTest {
+    kind: String,
+    context: Context,
+    input: String,
+}
+
+#[test]
+fn filetests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/filetests");
+    let bless = std::env::var_os("CERIUM_BLESS").is_some();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for level in fs::read_dir(&root).unwrap() {
+        let level = level.unwrap().path();
+        files.extend(fs::read_dir(level).unwrap().map(|f| f.unwrap().path()));
+    }
+    files.sort();
+    assert!(files.len() >= 10, "the filetests are there");
+    let mut failures = Vec::new();
+    for path in &files {
+        let name = path.strip_prefix(&root).unwrap().display().to_string();
+        let level = name.split('/').next().unwrap().to_string();
+        let content = fs::read_to_string(path).unwrap();
+        let (source, expected) = content.split_once("\n---\n").unwrap_or((&content, ""));
+        let output = run(&parse(source), &level).unwrap_or_else(|message| panic!("{name}: {message}"));
+        if output.trim() == expected.trim() {
+            println!("{name}: ok");
+        } else if bless {
+            fs::write(path, format!("{}\n---\n{}\n", source.trim_end(), output.trim_end())).unwrap();
+            println!("{name}: blessed");
+        } else {
+            failures.push(format!(
+                "=== {name}\n--- expected\n{}\n--- found\n{}\n",
+                expected.trim(),
+                output.trim()
+            ));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn parse(source: &str) -> FileTest {
+    let (mut kind, mut params) = (None, "insecure-test");
+    let mut data = Data::default();
+    for line in source.lines() {
+        let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(": ")) else { continue };
+        match key {
+            "test" => kind = Some(value.trim().to_string()),
+            "params" => params = value.trim(),
+            "weight" => declare(&mut data, value.trim().parse().expect("a weight has a period")),
+            _ => {}
+        }
+    }
+    let params = Params::named_insecure(params).expect("filetests use insecure sets");
+    let context = Context { params, data: Arc::new(data) };
+    FileTest { kind: kind.expect("a filetest has a `# test:` line"), context, input: source.to_string() }
+}
+
+fn declare(data: &mut Data, period: usize) {
+    let index = data.weights.len();
+    let values = (0..period).map(|i| ((i * 37 + index * 11) % 64) as f32 / 64.0 - 0.5).collect();
+    data.tensors.push(Tensor { name: format!("w{index}"), values });
+    data.gathers.push((0..period as u32).collect());
+    data.weights.push(Recipe { tensor: TensorId(index as u32), gather: GatherId(index as u32), factor: 1.0 });
+}
+
+fn run(test: &FileTest, level: &str) -> Result<String, String> {
+    let read_ct = || text::read::<ciphertext::Ciphertext>(&test.input, test.context.clone());
+    let read_poly = || text::read::<polynomial::Polynomial>(&test.input, test.context.clone());
+    let read_limb = || text::read::<limb::Limb>(&test.input, test.context.clone());
+    let fail = |e: cerium_compiler::ir::IrError| e.to_string();
+    match (test.kind.as_str(), level) {
+        ("cat", "ciphertext") => cat(read_ct().map_err(fail)?),
+        ("cat", "polynomial") => cat(read_poly().map_err(fail)?),
+        ("cat", "limb") => cat(read_limb().map_err(fail)?),
+        ("verify", "ciphertext") => verify(read_ct()),
+        ("verify", "polynomial") => verify(read_poly()),
+        ("verify", "limb") => verify(read_limb()),
+        ("share", "ciphertext") => pass(read_ct().map_err(fail)?, simplify::share),
+        ("share", "polynomial") => pass(read_poly().map_err(fail)?, simplify::share),
+        ("remove_unused", "ciphertext") => pass(read_ct().map_err(fail)?, simplify::remove_unused),
+        ("expand_linear_transform", _) => pass(read_ct().map_err(fail)?, |m| {
+            let Ok(()) = passes::expand_linear_transform(m);
+        }),
+        ("expand_poly_eval", _) => pass(read_ct().map_err(fail)?, |m| {
+            let Ok(()) = passes::expand_poly_eval(m);
+        }),
+        ("place_levels", _) => {
+            let mut module = read_ct().map_err(fail)?;
+            match passes::place_levels(&mut module) {
+                Ok(()) => checked(&module),
+                Err(error) => Ok(format!("error: {error}")),
+            }
+        }
+        ("lower_to_polynomial", _) => checked(&ciphertext::lower_to_polynomial(&read_ct().map_err(fail)?)),
+        ("lower_to_limb", _) => checked(&polynomial::lower_to_limb(&read_poly().map_err(fail)?)),
+        ("fold_scalars", _) => pass(read_limb().map_err(fail)?, |m| {
+            let Ok(()) = limb_passes::fold_scalars(m);
+        }),
+        ("form_dots", _) => pass(read_limb().map_err(fail)?, |m| {
+            let Ok(()) = limb_passes::form_dots(m);
+        }),
+        ("order_by_prime", _) => pass(read_limb().map_err(fail)?, |m| {
+            let Ok(()) = limb_passes::order_by_prime(m, 1);
+        }),
+        ("assemble", _) => {
+            let assembled = kernel::assemble(&read_limb().map_err(fail)?, 4);
+            Ok(assembled.functions.iter().map(kernel::text::write).collect())
+        }
+        (kind, level) => Err(format!("there is no test of kind `{kind}` on the {level} level")),
+    }
+}
+
+/// Printing and parsing are inverses.
+fn cat<D: cerium_compiler::ir::Dialect>(module: Module<D>) -> Result<String, String> {
+    let printed = checked(&module)?;
+    let again = text::read::<D>(&printed, module.context.clone()).map_err(|e| e.to_string())?;
+    assert_eq!(text::write(&again), printed, "what is printed reads back as itself");
+    Ok(printed)
+}
+
+fn verify<D: cerium_compiler::ir::Dialect>(
+    module: Result<Module<D>, cerium_compiler::ir::IrError>,
+) -> Result<String, String> {
+    match module {
+        Ok(module) => module.verify().map(|()| "well formed".to_string()),
+        Err(error) => Ok(format!("error: {error}")),
+    }
+}
+
+fn pass<D: cerium_compiler::ir::Dialect>(
+    mut module: Module<D>,
+    run: impl FnOnce(&mut Module<D>),
+) -> Result<String, String> {
+    run(&mut module);
+    checked(&module)
+}
+
+fn checked<D: cerium_compiler::ir::Dialect>(module: &Module<D>) -> Result<String, String> {
+    module.verify()?;
+    Ok(text::write(module))
+}
