@@ -5,6 +5,7 @@ pub mod basis;
 pub mod params;
 
 pub mod isa;
+pub mod lanes;
 pub mod modulus;
 pub mod primes;
 

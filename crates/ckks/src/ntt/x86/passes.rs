@@ -3,7 +3,8 @@
 //! The first passes sweep over the whole limb and leave independent blocks that fit the innermost cache;
 //! then each block is finished, tail included, before the next is begun. The inverse goes the other way.
 
-use super::lanes::{Factor, Factors, Lanes, Prime};
+use super::butterfly::{Factors, Tail};
+use crate::lanes::{Factor, ModulusLanes};
 use crate::modulus::Shoup;
 use crate::ntt::NttTable;
 
@@ -62,14 +63,14 @@ fn cached(mut log_len: u32, log_tail: u32) -> u32 {
 /// Coefficients to evaluations. Canonical in and out.
 ///
 /// # Safety
-/// As for [`Lanes`]; `limb` has a power of two of words, from `2^LOG_TAIL` to the degree of the table.
+/// As for [`Tail`]; `limb` has a power of two of words, from `2^LOG_TAIL` to the degree of the table.
 #[inline(always)]
-pub(super) unsafe fn forward<V: Lanes>(table: &NttTable, limb: &mut [u32]) {
+pub(super) unsafe fn forward<V: Tail>(table: &NttTable, limb: &mut [u32]) {
     let log_cached = cached(limb.len().ilog2(), V::LOG_TAIL);
     let whole = Block::whole(limb);
     // SAFETY: all blocks are parts of the limb, and the table has a factor for each group of each stage.
     unsafe {
-        let q = Prime::<V>::new(table.q.value());
+        let q = ModulusLanes::<V>::new(&table.q);
         let w = Factors::of(&table.forward);
         forward_to(&q, &w, whole, log_cached);
         for i in 0..1 << (whole.log_len - log_cached) {
@@ -87,12 +88,12 @@ pub(super) unsafe fn forward<V: Lanes>(table: &NttTable, limb: &mut [u32]) {
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-pub(super) unsafe fn inverse<V: Lanes>(table: &NttTable, limb: &mut [u32], scale: Shoup) {
+pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale: Shoup) {
     let log_cached = cached(limb.len().ilog2(), V::LOG_TAIL);
     let whole = Block::whole(limb);
     // SAFETY: as in `forward`.
     unsafe {
-        let q = Prime::<V>::new(table.q.value());
+        let q = ModulusLanes::<V>::new(&table.q);
         let w = Factors::of(&table.inverse);
         for i in 0..1 << (whole.log_len - log_cached) {
             let block = whole.part(log_cached, i);
@@ -105,7 +106,7 @@ pub(super) unsafe fn inverse<V: Lanes>(table: &NttTable, limb: &mut [u32], scale
         let scale = Factor::<V>::splat(scale);
         for at in (0..limb.len()).step_by(V::LANES) {
             let word = limb.as_mut_ptr().add(at);
-            q.canonical(q.mul(V::load(word), scale)).store(word);
+            q.mul_factor(V::load(word), scale).store(word);
         }
     }
 }
@@ -115,7 +116,7 @@ pub(super) unsafe fn inverse<V: Lanes>(table: &NttTable, limb: &mut [u32], scale
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-unsafe fn forward_to<V: Lanes>(q: &Prime<V>, w: &Factors, block: Block, log_len: u32) {
+unsafe fn forward_to<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, log_len: u32) {
     let mut at = block.log_len;
     while at > log_len {
         let stages = radix(at - log_len);
@@ -139,7 +140,7 @@ unsafe fn forward_to<V: Lanes>(q: &Prime<V>, w: &Factors, block: Block, log_len:
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-unsafe fn inverse_from<V: Lanes>(q: &Prime<V>, w: &Factors, block: Block, log_len: u32) {
+unsafe fn inverse_from<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, log_len: u32) {
     let mut at = log_len;
     while at < block.log_len {
         let stages = radix(block.log_len - at);
@@ -163,8 +164,8 @@ unsafe fn inverse_from<V: Lanes>(q: &Prime<V>, w: &Factors, block: Block, log_le
 /// # Safety
 /// As for [`forward`]; the block has at least `RADIX` vectors.
 #[inline(always)]
-unsafe fn forward_pass<V: Lanes, const STAGES: usize, const RADIX: usize>(
-    q: &Prime<V>,
+unsafe fn forward_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
+    q: &ModulusLanes<V>,
     w: &Factors,
     block: Block,
 ) {
@@ -202,8 +203,8 @@ unsafe fn forward_pass<V: Lanes, const STAGES: usize, const RADIX: usize>(
 /// # Safety
 /// As for [`forward_pass`].
 #[inline(always)]
-unsafe fn inverse_pass<V: Lanes, const STAGES: usize, const RADIX: usize>(
-    q: &Prime<V>,
+unsafe fn inverse_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
+    q: &ModulusLanes<V>,
     w: &Factors,
     block: Block,
 ) {

@@ -3,18 +3,68 @@
 //! Number the words of the block by bits 3 to 0. A stage needs its bit to choose between the two vectors, so
 //! each shuffle exchanges the bit of the stage done with the bit of the next one.
 
-use super::lanes::{Factor, Factors, Lanes, Prime};
+use super::butterfly::{Factors, Tail};
+use crate::lanes::{Factor, Lanes, ModulusLanes};
 use std::arch::x86_64::*;
 
 type Vector = __m256i;
 
-/// From `[0, 4q)` to canonical, on `B` consecutive blocks; see [`Lanes::forward_tails`].
+impl Tail for Vector {
+    const LOG_TAIL: u32 = 4;
+
+    #[inline(always)]
+    unsafe fn forward_tails(
+        q: &ModulusLanes<Self>,
+        w: &Factors,
+        start: *mut u32,
+        first: usize,
+        count: usize,
+    ) {
+        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // SAFETY: the caller has the features, and the blocks are within the `count` given.
+        unsafe {
+            if count == 1 {
+                return forward::<1>(q, w, start, first);
+            }
+            for b in (0..count).step_by(2) {
+                forward::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn inverse_tails(
+        q: &ModulusLanes<Self>,
+        w: &Factors,
+        start: *mut u32,
+        first: usize,
+        count: usize,
+    ) {
+        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // SAFETY: the caller has the features, and the blocks are within the `count` given.
+        unsafe {
+            if count == 1 {
+                return inverse::<1>(q, w, start, first);
+            }
+            for b in (0..count).step_by(2) {
+                inverse::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            }
+        }
+    }
+}
+
+/// From `[0, 4q)` to canonical, on `B` consecutive blocks; see [`Tail::forward_tails`].
 ///
 /// # Safety
-/// As for [`Lanes::forward_tails`].
+/// As for [`Tail::forward_tails`].
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
+pub(super) unsafe fn forward<const B: usize>(
+    q: &ModulusLanes<Vector>,
+    w: &Factors,
+    start: *mut u32,
+    first: usize,
+) {
     // SAFETY: there are 16 words in a block, and the factors of stage `s` for block `b` start at
     // `(first + b) 2^s`.
     unsafe {
@@ -43,13 +93,18 @@ pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
     }
 }
 
-/// From canonical to `[0, 2q)`, on `B` consecutive blocks; see [`Lanes::inverse_tails`].
+/// From canonical to `[0, 2q)`, on `B` consecutive blocks; see [`Tail::inverse_tails`].
 ///
 /// # Safety
-/// As for [`Lanes::inverse_tails`].
+/// As for [`Tail::inverse_tails`].
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
+pub(super) unsafe fn inverse<const B: usize>(
+    q: &ModulusLanes<Vector>,
+    w: &Factors,
+    start: *mut u32,
+    first: usize,
+) {
     // SAFETY: as in `forward`.
     unsafe {
         let mut x: [(Vector, Vector); B] = std::array::from_fn(|b| {
@@ -146,7 +201,7 @@ impl Factors {
             let order = _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7);
             let w = _mm256_permutevar8x32_epi32(Vector::load(self.w.add(at)), order);
             let even = _mm256_permutevar8x32_epi32(Vector::load(self.w_shoup.add(at)), order);
-            Factor { w, even, odd: _mm256_shuffle_epi32::<0b11_11_01_01>(even) }
+            Factor { w, even, odd: even.odd_lanes() }
         }
     }
 }

@@ -4,18 +4,68 @@
 //! vectors are transposed twice on the way: first bits (5, 4) choose the vector, then (3, 2), then (1, 0);
 //! the other four number the lanes, in descending order.
 
-use super::lanes::{Factor, Factors, Lanes, Prime, odd_lanes};
+use super::butterfly::{Factors, Tail};
+use crate::lanes::{Factor, Lanes, ModulusLanes};
 use std::arch::x86_64::*;
 
 type Vector = __m512i;
 
-/// From `[0, 4q)` to canonical, on `B` consecutive blocks; see [`Lanes::forward_tails`].
+impl Tail for Vector {
+    const LOG_TAIL: u32 = 6;
+
+    #[inline(always)]
+    unsafe fn forward_tails(
+        q: &ModulusLanes<Self>,
+        w: &Factors,
+        start: *mut u32,
+        first: usize,
+        count: usize,
+    ) {
+        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // SAFETY: the caller has the features, and the blocks are within the `count` given.
+        unsafe {
+            if count == 1 {
+                return forward::<1>(q, w, start, first);
+            }
+            for b in (0..count).step_by(2) {
+                forward::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn inverse_tails(
+        q: &ModulusLanes<Self>,
+        w: &Factors,
+        start: *mut u32,
+        first: usize,
+        count: usize,
+    ) {
+        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // SAFETY: the caller has the features, and the blocks are within the `count` given.
+        unsafe {
+            if count == 1 {
+                return inverse::<1>(q, w, start, first);
+            }
+            for b in (0..count).step_by(2) {
+                inverse::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            }
+        }
+    }
+}
+
+/// From `[0, 4q)` to canonical, on `B` consecutive blocks; see [`Tail::forward_tails`].
 ///
 /// # Safety
-/// As for [`Lanes::forward_tails`].
+/// As for [`Tail::forward_tails`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
+pub(super) unsafe fn forward<const B: usize>(
+    q: &ModulusLanes<Vector>,
+    w: &Factors,
+    start: *mut u32,
+    first: usize,
+) {
     // SAFETY: there are 64 words in a block, and the factors of stage `s` for block `b` start at
     // `first 2^s`.
     unsafe {
@@ -68,13 +118,18 @@ pub(super) unsafe fn forward<const B: usize>(q: &Prime<Vector>, w: &Factors, sta
     }
 }
 
-/// From canonical to `[0, 2q)`, on `B` consecutive blocks; see [`Lanes::inverse_tails`].
+/// From canonical to `[0, 2q)`, on `B` consecutive blocks; see [`Tail::inverse_tails`].
 ///
 /// # Safety
-/// As for [`Lanes::inverse_tails`].
+/// As for [`Tail::inverse_tails`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn inverse<const B: usize>(q: &Prime<Vector>, w: &Factors, start: *mut u32, first: usize) {
+pub(super) unsafe fn inverse<const B: usize>(
+    q: &ModulusLanes<Vector>,
+    w: &Factors,
+    start: *mut u32,
+    first: usize,
+) {
     // SAFETY: as in `forward`.
     unsafe {
         let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| load(start.add(64 * b)));
@@ -196,7 +251,7 @@ impl Factors {
         // SAFETY: forwarded to the caller.
         unsafe {
             let (w, even) = (Vector::load(self.w.add(at)), Vector::load(self.w_shoup.add(at)));
-            Factor { w, even, odd: odd_lanes(even) }
+            Factor { w, even, odd: even.odd_lanes() }
         }
     }
 
@@ -211,7 +266,7 @@ impl Factors {
             let pick = |order: Vector| {
                 let even = _mm512_permutex2var_epi32(w_shoup[0], order, w_shoup[1]);
                 let w = _mm512_permutex2var_epi32(w[0], order, w[1]);
-                Factor { w, even, odd: odd_lanes(even) }
+                Factor { w, even, odd: even.odd_lanes() }
             };
             [
                 pick(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)),
