@@ -27,7 +27,7 @@ use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
 use cerium_ckks::params::Params;
 
 use crate::ciphertext::{Builder, Context, Data, Module, Op, Type};
-use crate::ir::{Number, Symbol, ValueId};
+use crate::ir::{IrError, Number, Symbol, ValueId};
 
 /// A program as written: an unplaced module of the ciphertext level with its ports.
 #[derive(Clone, Debug)]
@@ -40,6 +40,25 @@ pub struct SourceProgram {
     pub inputs: Vec<SourcePort>,
     /// Outputs in order of the entry's results.
     pub outputs: Vec<SourcePort>,
+}
+
+impl SourceProgram {
+    /// A program in text form, for example one with levels placed by hand; every input and output is a vector over all
+    /// slots, named `in0`, `in1`, .. and `out0`, `out1`, ..
+    pub fn from_text(name: &str, params: &Params, text: &str) -> Result<SourceProgram, IrError> {
+        let context = Context { params: params.clone(), data: Arc::default() };
+        let module = crate::ir::text::read(text, context)?;
+        let Some(entry) = module.functions.last() else {
+            return Err(IrError { line: 1, message: "the program has no function".into() });
+        };
+        let port = |kind: &str, i: usize| SourcePort {
+            name: format!("{kind}{i}"),
+            packing: Packing::dense(params.slots()),
+        };
+        let inputs = (0..entry.params as usize).map(|i| port("in", i)).collect();
+        let outputs = (0..entry.results.len()).map(|i| port("out", i)).collect();
+        Ok(SourceProgram { name: name.into(), module, inputs, outputs })
+    }
 }
 
 /// An input or output of a program: a tensor packed in one ciphertext.

@@ -66,10 +66,13 @@ pub fn compile(
     source.module.verify().map_err(CompileError::Source)?;
 
     let mut ct = source.module.clone();
-    trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
-    trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
-    trace.pass("share", &mut ct, sharing)?;
-    trace.pass("place_levels", &mut ct, place_levels)?;
+    // A program whose entry takes placed ciphertexts was placed by hand.
+    if ct.entry().param_types().iter().all(|ty| ty.placement().is_none()) {
+        trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
+        trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
+        trace.pass("share", &mut ct, sharing)?;
+        trace.pass("place_levels", &mut ct, place_levels)?;
+    }
     trace.pass("share", &mut ct, sharing)?;
 
     let mut poly =

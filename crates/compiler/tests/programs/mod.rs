@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// A generator with a fresh seed, which is printed.
-pub fn fresh_rng() -> StdRng {
+pub(crate) fn fresh_rng() -> StdRng {
     let seed: u64 = rand::rng().random();
     println!("seed {seed}");
     StdRng::seed_from_u64(seed)
@@ -17,7 +17,7 @@ const DEPTH: u32 = 3;
 
 /// A program of about twenty operations on two inputs with slots in [-1, 1], two functions among them; every value stays
 /// within [-1, 1] by construction, so that errors are comparable.
-pub fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
+pub(crate) fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
     let p = Program::new("random", params);
     let period = 16;
     let inputs = [p.input("x", Packing::dense(period)), p.input("y", Packing::dense(period))];

@@ -1,0 +1,128 @@
+//! Compiled programs on the CPU device give the bits of the polynomial interpreter, on every instruction set and number of
+//! threads.
+//!
+//! Keys are uniform words here, which exact arithmetic does not mind.
+
+mod programs;
+
+use cerium_artifact::kernel::Half;
+use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
+use cerium_ckks::isa::Isa;
+use cerium_ckks::params::{Params, ParamsSpec};
+use cerium_ckks::rns::{Domain, Poly};
+use cerium_compiler::ciphertext::{self, passes};
+use cerium_compiler::dsl::SourceProgram;
+use cerium_compiler::ir::Trace;
+use cerium_compiler::ir::simplify::share;
+use cerium_compiler::polynomial::{Interpreter, KeySource};
+use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::{CpuDevice, KeyStore, Session, progress};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// Uniform keys of a manifest.
+struct Keys {
+    params: Params,
+    keys: Vec<EvaluationKey>,
+}
+
+impl Keys {
+    fn new(params: &Params, manifest: &[KeyRequest], rng: &mut StdRng) -> Keys {
+        let key = |request: &KeyRequest| {
+            let basis = request.basis(params);
+            let digits = request.digits(params).len();
+            let mut b = Vec::with_capacity(request.words(params));
+            for _ in 0..digits {
+                for prime in basis.iter() {
+                    b.extend(uniform(params, prime, rng));
+                }
+            }
+            EvaluationKey::new(params, *request, rng.random(), b).unwrap()
+        };
+        Keys { params: params.clone(), keys: manifest.iter().map(key).collect() }
+    }
+}
+
+impl KeySource for Keys {
+    fn limb(&self, kind: KeyKind, half: Half, digit: usize, prime: PrimeIndex) -> Vec<u32> {
+        let key = self.keys.iter().find(|k| k.request().kind == kind).expect("the manifest has every key");
+        let q_basis = key.request().q_basis(&self.params);
+        let before = &self.params.digits()[..digit];
+        let digit = before.iter().filter(|d| !d.intersection(q_basis).is_empty()).count();
+        let view = key.view(&self.params);
+        match half {
+            Half::B => view.b(digit, prime).unwrap().to_vec(),
+            Half::A => {
+                let mut words = vec![0; self.params.n()];
+                view.expand_a(&self.params, digit, prime, &mut words);
+                words
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cpu_device_computes_what_the_interpreter_computes() {
+    let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+    for _ in 0..3 {
+        let mut rng = programs::fresh_rng();
+        let source = programs::random(&params, &mut rng);
+        let chunk = rng.random_range(1..12);
+        let options = CompileOptions { chunk: Some(chunk), ..CompileOptions::default() };
+        let artifact = compile(&source, &options, &mut Trace::default()).unwrap();
+        artifact.validate().unwrap();
+        let keys = Keys::new(&params, &artifact.keys, &mut rng);
+        let ports = artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
+        let inputs: Vec<Ciphertext> = ports
+            .map(|packed| {
+                let basis = params.basis(packed.level);
+                let limbs = (0..2).flat_map(|_| basis.iter());
+                let words: Vec<u32> = limbs.flat_map(|p| uniform(&params, p, &mut rng)).collect();
+                Ciphertext::new(&params, packed.level, packed.scale, 2, words).unwrap()
+            })
+            .collect();
+        let expected = interpret(&source, &keys, &inputs);
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let device = CpuDevice::with_isa(threads, isa).unwrap();
+                let store = keys.keys.clone();
+                let store =
+                    KeyStore::from_keys(&params, &artifact.keys, store, threads, &progress::silent).unwrap();
+                let mut session =
+                    Session::new(&artifact, store, Box::new(device), threads, &progress::silent).unwrap();
+                for run in 0..2 {
+                    let (outputs, _) = session.run(&inputs).unwrap();
+                    let words: Vec<&[u32]> = outputs.iter().map(Ciphertext::words).collect();
+                    assert!(words.concat() == expected, "{isa}, {threads} threads, run {run}");
+                }
+            }
+        }
+    }
+}
+
+/// All words of all outputs, by the polynomial interpreter.
+fn interpret(source: &SourceProgram, keys: &Keys, inputs: &[Ciphertext]) -> Vec<u32> {
+    let params = &keys.params;
+    let mut ct = source.module.clone();
+    let Ok(()) = passes::expand_linear_transform(&mut ct);
+    let Ok(()) = passes::expand_poly_eval(&mut ct);
+    share(&mut ct);
+    passes::place_levels(&mut ct).unwrap();
+    let poly = ciphertext::lower_to_polynomial(&ct);
+    let args = inputs.iter().flat_map(|input| {
+        let words = input.words();
+        let basis = params.basis(input.level());
+        words
+            .chunks(words.len() / 2)
+            .map(move |half| Poly::from_words(params, basis, Domain::Evaluation, half))
+    });
+    let results = Interpreter::new(&poly, keys).run(args.collect());
+    results.iter().flat_map(Poly::to_words).collect()
+}
+
+fn uniform(params: &Params, prime: PrimeIndex, rng: &mut StdRng) -> Vec<u32> {
+    let q = params.modulus(prime).value();
+    (0..params.n()).map(|_| rng.random_range(0..q)).collect()
+}
