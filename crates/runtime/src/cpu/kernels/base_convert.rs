@@ -159,7 +159,9 @@ unsafe fn load_tile<V: Lanes>(
                 odd.store(tile.as_mut_ptr().add(2 * c + V::LANES));
                 let (low, high) = (V::splat(low), V::splat(high));
                 sum = V::wide_add(sum, words.wide_mul(odd, low, low));
-                sum = V::wide_add(sum, V::wide_shift_left::<32>(words.wide_mul(odd, high, high)));
+                // Below 2^56 as a whole, so the high part is a word.
+                let high = words.mul_low(high).wide_mul(odd.mul_low(high), one, one);
+                sum = V::wide_add(sum, V::wide_shift_left::<32>(high));
             }
             let (even, odd) = V::wide_low(V::wide_shift_right::<56>(sum));
             let tile = tile.0[y.len()].as_mut_ptr();

@@ -1,0 +1,265 @@
+//! The CPU device: kernels run on this machine's vector units, blocks side by side on its cores.
+//!
+//! A run is prepared once into tasks, one a block (a base conversion is split by targets), in an order that keeps
+//! limbs in cache ([`order`]). Threads take the next task of that order, wait until its predecessors are done,
+//! and execute it; with one thread there is nothing to wait for. Words are computed from words by exact
+//! arithmetic, so neither order, threads nor instruction set change a bit.
+
+mod elementwise;
+pub mod kernels;
+mod order;
+mod prepare;
+mod work;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use cerium_ckks::isa::Isa;
+use cerium_ckks::params::Params;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
+use crate::key_store::KeyStore;
+use crate::memory::{Plaintexts, Pool};
+use crate::profile::UsageTable;
+use prepare::{PreparedRun, Preparer};
+use work::{Memory, Scratch};
+
+/// The CPU as a device.
+pub struct CpuDevice {
+    isa: Isa,
+    /// `None` for one thread, which is the caller's.
+    workers: Option<ThreadPool>,
+    /// One for each thread.
+    scratch: Vec<Mutex<Scratch>>,
+    params: Option<Params>,
+    runs: Vec<PreparedRun>,
+    /// The run whose tasks are counted in `done`, and how far they are.
+    progress: Progress,
+    pool: Pool,
+    plaintexts: Arc<Plaintexts>,
+    keys: Arc<KeyStore>,
+    used: UsageTable,
+}
+
+impl CpuDevice {
+    /// A device of `threads` threads (0: one for each core) on the best instruction set of this machine.
+    pub fn new(threads: usize) -> Result<CpuDevice, DeviceError> {
+        CpuDevice::with_isa(threads, Isa::detect())
+    }
+
+    /// A device on a given instruction set.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<CpuDevice, DeviceError> {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            threads => threads,
+        };
+        let workers =
+            (threads > 1).then(|| ThreadPoolBuilder::new().num_threads(threads).build()).transpose();
+        let workers = workers
+            .map_err(|e| DeviceError::Threads { device: name(isa, threads), reason: e.to_string() })?;
+        Ok(CpuDevice {
+            isa,
+            workers,
+            scratch: (0..threads).map(|_| Mutex::default()).collect(),
+            params: None,
+            runs: Vec::new(),
+            progress: Progress::default(),
+            pool: Pool::new(0, 0).map_err(|_| out_of_memory(isa, threads, 0))?,
+            plaintexts: Arc::default(),
+            keys: Arc::default(),
+            used: UsageTable::default(),
+        })
+    }
+}
+
+fn name(isa: Isa, threads: usize) -> String {
+    format!("cpu ({threads} thread{}, {isa})", if threads == 1 { "" } else { "s" })
+}
+
+fn out_of_memory(isa: Isa, threads: usize, bytes: u64) -> DeviceError {
+    DeviceError::OutOfMemory { device: name(isa, threads), bytes, what: "the working memory of the program" }
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> String {
+        name(self.isa, self.threads())
+    }
+
+    fn prepare(
+        &mut self,
+        params: &Params,
+        runs: &[Run<'_>],
+        limbs: u64,
+        stages: usize,
+    ) -> Result<(), DeviceError> {
+        let bytes = limbs.saturating_mul(4 * params.n() as u64);
+        self.pool =
+            Pool::new(limbs, params.n()).map_err(|_| out_of_memory(self.isa, self.threads(), bytes))?;
+        let mut preparer = Preparer::new(params);
+        self.runs = runs.iter().map(|run| preparer.prepare(run, stages)).collect();
+        let scratch = self.runs.iter().map(|run| run.scratch_words).max().unwrap_or(0);
+        for own in &mut self.scratch {
+            *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch::new(scratch, stages);
+        }
+        let tasks = self.runs.iter().map(|run| run.tasks.len()).max().unwrap_or(0);
+        self.progress = Progress::new(tasks);
+        self.params = Some(params.clone());
+        self.used = UsageTable::new(stages);
+        Ok(())
+    }
+
+    fn load_plaintexts(&mut self, plaintexts: Arc<Plaintexts>) -> Result<(), DeviceError> {
+        self.plaintexts = plaintexts;
+        Ok(())
+    }
+
+    fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError> {
+        self.keys = keys;
+        Ok(())
+    }
+
+    fn upload(&mut self, to: Address, words: &[u32]) -> Result<(), DeviceError> {
+        self.pool.words_mut(to).copy_from_slice(words);
+        Ok(())
+    }
+
+    fn download(&mut self, from: Address, words: &mut [u32]) -> Result<(), DeviceError> {
+        words.copy_from_slice(self.pool.words_mut(from));
+        Ok(())
+    }
+
+    fn launch(&mut self, run: RunId, bindings: &Bindings) -> Result<(), DeviceError> {
+        let run = &self.runs[run.0 as usize];
+        let params = self.params.as_ref().expect("prepare comes before launch");
+        let memory = Memory {
+            isa: self.isa,
+            params,
+            pool: &self.pool,
+            plaintexts: &self.plaintexts,
+            keys: &self.keys,
+            bindings,
+        };
+        self.used += &run.cost;
+        match &self.workers {
+            Some(workers) if run.tasks.len() > 1 => {
+                self.progress.start();
+                let (progress, scratch) = (&self.progress, &self.scratch);
+                workers.broadcast(|context| {
+                    let mut own = scratch[context.index()].lock().unwrap_or_else(PoisonError::into_inner);
+                    work_side_by_side(run, &memory, &mut own, progress);
+                });
+            }
+            _ => {
+                let own = self.scratch[0].get_mut().unwrap_or_else(PoisonError::into_inner);
+                for position in 0..run.tasks.len() {
+                    // SAFETY: this thread executes all tasks, one after the other in an order that respects
+                    // their dependencies.
+                    unsafe { execute(run, position, &memory, own) }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn synchronise(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        self.scratch.len()
+    }
+
+    fn pool_bytes(&self) -> u64 {
+        self.pool.bytes()
+    }
+
+    fn take_usage(&mut self) -> UsageTable {
+        let stages = self.used.stages();
+        let mut used = std::mem::replace(&mut self.used, UsageTable::new(stages));
+        for own in &mut self.scratch {
+            let own = own.get_mut().unwrap_or_else(PoisonError::into_inner);
+            used += &own.used;
+            own.used = UsageTable::new(stages);
+        }
+        used
+    }
+}
+
+/// How far the threads are with the tasks of a launch.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Position of the next task that nobody has taken.
+    next: AtomicUsize,
+    /// Launch in which each task was last finished.
+    done: Vec<AtomicUsize>,
+    /// Number of the current launch, from 1.
+    launch: usize,
+    /// A thread panicked; its task will never be done.
+    failed: AtomicBool,
+}
+
+impl Progress {
+    fn new(tasks: usize) -> Progress {
+        Progress { done: (0..tasks).map(|_| AtomicUsize::new(0)).collect(), ..Progress::default() }
+    }
+
+    fn start(&mut self) {
+        self.launch += 1;
+        *self.next.get_mut() = 0;
+        *self.failed.get_mut() = false;
+    }
+
+    /// Waits until a task is done; `false` if that will never be.
+    fn wait_for(&self, task: usize) -> bool {
+        let mut patience = 0;
+        while self.done[task].load(Ordering::Acquire) != self.launch {
+            if self.failed.load(Ordering::Relaxed) {
+                return false;
+            }
+            // The other thread is in the middle of some tens of microseconds of work, unless it was put to sleep.
+            patience += 1;
+            if patience < 1 << 12 { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        true
+    }
+}
+
+/// Takes tasks in order until there are none. The first unfinished task never waits for an unfinished one, so
+/// there is always a thread that goes on.
+fn work_side_by_side(run: &PreparedRun, memory: &Memory<'_>, own: &mut Scratch, progress: &Progress) {
+    struct Failed<'a>(&'a AtomicBool);
+    impl Drop for Failed<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+    let _guard = Failed(&progress.failed);
+    loop {
+        let position = progress.next.fetch_add(1, Ordering::Relaxed);
+        if position >= run.tasks.len() {
+            return;
+        }
+        if !run.tasks.predecessors(position).iter().all(|&before| progress.wait_for(before as usize)) {
+            return;
+        }
+        // SAFETY: every task is taken by one thread, and all that must precede it are done.
+        unsafe { execute(run, position, memory, own) }
+        progress.done[position].store(progress.launch, Ordering::Release);
+    }
+}
+
+/// Executes and times one task.
+///
+/// # Safety
+/// The predecessors of the task are done, and no task that waits for it has begun.
+unsafe fn execute(run: &PreparedRun, position: usize, memory: &Memory<'_>, own: &mut Scratch) {
+    let task = run.tasks.task(position);
+    let start = Instant::now();
+    // SAFETY: passed on from the caller.
+    unsafe { work::execute(&task.work, memory, &mut own.words) }
+    own.used.get_mut(task.stage, task.class).busy += start.elapsed();
+}

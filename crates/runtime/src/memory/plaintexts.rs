@@ -1,0 +1,250 @@
+//! Encoded plaintexts: which ones a program needs, and their words.
+//!
+//! A function's plaintexts name weights, or weight parameters that every call binds. [`PlaintextPlan`] follows the
+//! bindings from the entry down, so that each combination of weight, rotation, basis and scale that can occur is encoded
+//! exactly once, however many functions or calls share it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use cerium_artifact::{Artifact, NO_ELEMENT, Plaintext, Recipe, Step, WeightId, WeightRef};
+use cerium_ckks::basis::{Basis, Scale};
+use cerium_ckks::encoding::{Encoder, EncodingError};
+use cerium_ckks::params::Params;
+use rayon::prelude::*;
+
+use super::Pages;
+use crate::preparation_pool;
+use crate::progress::{Counter, Progress};
+
+/// Why the weights of a program could not be made resident.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaintextError {
+    /// A weight does not fit its encoding.
+    #[error("a weight of tensor `{tensor}` cannot be encoded at scale 2^{:.2} in {basis}", scale.log2())]
+    Encoding {
+        /// The tensor.
+        tensor: String,
+        /// Basis of the encoding.
+        basis: Basis,
+        /// Its scale.
+        scale: Scale,
+        /// The reason.
+        source: EncodingError,
+    },
+    /// There is not enough memory.
+    #[error(
+        "{bytes} bytes of encoded weights do not fit into memory; use a larger machine or a smaller model"
+    )]
+    OutOfMemory {
+        /// What they need.
+        bytes: u64,
+    },
+}
+
+/// An encoded plaintext: index into [`Plaintexts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlaintextId(u32);
+
+/// One encoding.
+#[derive(Clone, Copy, Debug)]
+struct Encoding {
+    weight: WeightId,
+    basis: Basis,
+    scale: Scale,
+    rotation: u32,
+    log_period: u32,
+}
+
+impl Encoding {
+    /// Words of a limb.
+    fn limb_words(&self) -> usize {
+        2 << self.log_period
+    }
+
+    fn words(&self) -> usize {
+        self.limb_words() * self.basis.len()
+    }
+}
+
+/// The encodings that a program needs.
+#[derive(Clone, Debug)]
+pub struct PlaintextPlan {
+    encodings: Vec<Encoding>,
+    /// For each function and each of its plaintexts, the encoding for each weight that can be bound.
+    ids: Vec<Vec<HashMap<WeightId, PlaintextId>>>,
+}
+
+impl PlaintextPlan {
+    /// The plan for a validated artifact.
+    pub fn new(artifact: &Artifact) -> PlaintextPlan {
+        let mut first: HashMap<(u32, u32, u64), WeightId> = HashMap::new();
+        let representative: Vec<WeightId> = artifact
+            .weights
+            .iter()
+            .enumerate()
+            .map(|(index, &Recipe { tensor, gather, factor })| {
+                *first.entry((tensor.0, gather.0, factor.to_bits())).or_insert(WeightId(index as u32))
+            })
+            .collect();
+        let bound = bindings(artifact);
+        let mut encodings = Vec::new();
+        let mut known: HashMap<(WeightId, Basis, u64, u32), PlaintextId> = HashMap::new();
+        let mut encode = |weight: WeightId, plaintext: &Plaintext| {
+            let &Plaintext { basis, scale, rotation, log_period, .. } = plaintext;
+            let weight = representative[weight.0 as usize];
+            *known.entry((weight, basis, scale.0.to_bits(), rotation)).or_insert_with(|| {
+                encodings.push(Encoding { weight, basis, scale, rotation, log_period });
+                PlaintextId(encodings.len() as u32 - 1)
+            })
+        };
+        let mut ids = Vec::with_capacity(artifact.functions.len());
+        for (function, bound) in artifact.functions.iter().zip(&bound) {
+            let Some(bound) = bound else {
+                ids.push(Vec::new()); // never called
+                continue;
+            };
+            let of_plaintext = |plaintext: &Plaintext| match plaintext.weight {
+                WeightRef::Weight(id) => HashMap::from([(id, encode(id, plaintext))]),
+                WeightRef::Param(index) => {
+                    bound[index as usize].iter().map(|&id| (id, encode(id, plaintext))).collect()
+                }
+            };
+            ids.push(function.plaintexts.iter().map(of_plaintext).collect());
+        }
+        PlaintextPlan { encodings, ids }
+    }
+
+    /// The encoding of a function's plaintext when `weight` is bound to it.
+    pub(crate) fn id(&self, function: usize, plaintext: usize, weight: WeightId) -> PlaintextId {
+        self.ids[function][plaintext][&weight]
+    }
+
+    /// Number of encodings.
+    pub fn len(&self) -> usize {
+        self.encodings.len()
+    }
+
+    /// Whether the program has no plaintexts.
+    pub fn is_empty(&self) -> bool {
+        self.encodings.is_empty()
+    }
+
+    /// Bytes of all encodings.
+    pub fn bytes(&self) -> u64 {
+        self.encodings.iter().map(|encoding| 4 * encoding.words() as u64).sum()
+    }
+
+    /// Encodes everything, with `threads` threads (0: one for each core).
+    pub fn encode(
+        &self,
+        artifact: &Artifact,
+        params: &Params,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Plaintexts, PlaintextError> {
+        let out_of_memory = || PlaintextError::OutOfMemory { bytes: self.bytes() };
+        let words = usize::try_from(self.bytes() / 4).map_err(|_| out_of_memory())?;
+        let mut pages = Pages::new(words).map_err(|_| out_of_memory())?;
+        let mut entries = Vec::with_capacity(self.encodings.len());
+        let mut jobs = Vec::with_capacity(self.encodings.len());
+        let mut rest = pages.words_mut();
+        let mut offset = 0;
+        for encoding in &self.encodings {
+            let (own, others) = rest.split_at_mut(encoding.words());
+            jobs.push((encoding, own));
+            rest = others;
+            entries.push(Entry { offset, limb_words: encoding.limb_words(), limbs: encoding.basis.len() });
+            offset += encoding.words();
+        }
+        let counter = Counter::new(progress, "encoding weights", jobs.len());
+        let encoder = Encoder::new(params);
+        let encode = |(encoding, out): (&Encoding, &mut [u32])| {
+            encode(encoding, artifact, params, &encoder, out)?;
+            counter.step();
+            Ok(())
+        };
+        let result: Result<(), PlaintextError> = match preparation_pool(threads) {
+            Some(pool) => pool.install(|| jobs.into_par_iter().try_for_each(encode)),
+            None => jobs.into_iter().try_for_each(encode),
+        };
+        result?;
+        Ok(Plaintexts { pages, entries })
+    }
+}
+
+fn encode(
+    encoding: &Encoding,
+    artifact: &Artifact,
+    params: &Params,
+    encoder: &Encoder,
+    out: &mut [u32],
+) -> Result<(), PlaintextError> {
+    let recipe = &artifact.weights[encoding.weight.0 as usize];
+    let tensor = &artifact.tensors[recipe.tensor.0 as usize];
+    let gather = &artifact.gathers[recipe.gather.0 as usize];
+    let value = |&entry: &u32| match entry {
+        NO_ELEMENT => 0.0,
+        entry => recipe.factor * f64::from(tensor.values[entry as usize]),
+    };
+    let mut slots: Vec<f64> = gather.iter().map(value).collect();
+    slots.rotate_left(encoding.rotation as usize);
+    let (basis, scale) = (encoding.basis, encoding.scale);
+    let words = encoder.encode_compact(params, &slots, basis, scale);
+    let failed = |source| PlaintextError::Encoding { tensor: tensor.name.clone(), basis, scale, source };
+    out.copy_from_slice(&words.map_err(failed)?);
+    Ok(())
+}
+
+/// The weights that calls can bind to each weight parameter of each function; `None` for functions that the entry
+/// does not reach.
+fn bindings(artifact: &Artifact) -> Vec<Option<Vec<BTreeSet<WeightId>>>> {
+    let mut bound: Vec<Option<Vec<BTreeSet<WeightId>>>> = vec![None; artifact.functions.len()];
+    if let Some(entry) = bound.last_mut() {
+        *entry = Some(Vec::new());
+    }
+    // Callers stand after their callees, so all bindings of a function are known when its turn comes.
+    for index in (0..artifact.functions.len()).rev() {
+        let (callees, own) = bound.split_at_mut(index);
+        let Some(own) = &own[0] else { continue };
+        for step in &artifact.functions[index].steps {
+            let Step::Call { function, weights, .. } = step else { continue };
+            let params =
+                callees[function.0 as usize].get_or_insert_with(|| vec![BTreeSet::new(); weights.len()]);
+            for (set, weight) in params.iter_mut().zip(weights) {
+                match *weight {
+                    WeightRef::Weight(id) => drop(set.insert(id)),
+                    WeightRef::Param(param) => set.extend(&own[param as usize]),
+                }
+            }
+        }
+    }
+    bound
+}
+
+/// Encoded plaintexts in memory: evaluation domain, Montgomery form, compact.
+#[derive(Debug, Default)]
+pub struct Plaintexts {
+    pages: Pages,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    offset: usize,
+    limb_words: usize,
+    limbs: usize,
+}
+
+impl Plaintexts {
+    /// The compact words of a limb. Panics if there is no such limb.
+    pub fn limb(&self, id: PlaintextId, limb: usize) -> &[u32] {
+        let Entry { offset, limb_words, limbs } = self.entries[id.0 as usize];
+        assert!(limb < limbs, "limb {limb} of a plaintext of {limbs}");
+        &self.pages.words()[offset + limb * limb_words..][..limb_words]
+    }
+
+    /// Bytes that they occupy.
+    pub fn bytes(&self) -> u64 {
+        4 * self.pages.words().len() as u64
+    }
+}

@@ -1,0 +1,130 @@
+//! The null device: runs nothing, counts everything. Programs far larger than the machine can be checked and
+//! costed with it.
+
+use std::sync::Arc;
+
+use cerium_artifact::{Artifact, ArtifactError};
+use cerium_ckks::params::Params;
+use serde::Serialize;
+
+use crate::cost::kernel_cost;
+use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
+use crate::executor::Schedule;
+use crate::key_store::KeyStore;
+use crate::memory::{PlaintextPlan, Plaintexts};
+use crate::profile::{KernelClass, UsageTable};
+
+/// A device that only counts.
+#[derive(Debug, Default)]
+pub struct NullDevice {
+    runs: Vec<UsageTable>,
+    used: UsageTable,
+    pool_bytes: u64,
+}
+
+impl NullDevice {
+    /// A device without a program.
+    pub fn new() -> NullDevice {
+        NullDevice::default()
+    }
+}
+
+impl Device for NullDevice {
+    fn name(&self) -> String {
+        "null".into()
+    }
+
+    fn prepare(
+        &mut self,
+        params: &Params,
+        runs: &[Run<'_>],
+        limbs: u64,
+        stages: usize,
+    ) -> Result<(), DeviceError> {
+        let cost = |run: &Run<'_>| {
+            let mut table = UsageTable::new(stages);
+            for kernel in &run.kernels {
+                *table.get_mut(kernel.stage, KernelClass::of(&kernel.body)) +=
+                    kernel_cost(kernel, run.function, params.log_n());
+            }
+            table
+        };
+        self.runs = runs.iter().map(cost).collect();
+        self.used = UsageTable::new(stages);
+        self.pool_bytes = limbs * 4 * params.n() as u64;
+        Ok(())
+    }
+
+    fn load_plaintexts(&mut self, _: Arc<Plaintexts>) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn load_keys(&mut self, _: Arc<KeyStore>) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn upload(&mut self, _: Address, _: &[u32]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn download(&mut self, _: Address, words: &mut [u32]) -> Result<(), DeviceError> {
+        words.fill(0);
+        Ok(())
+    }
+
+    fn launch(&mut self, run: RunId, _: &Bindings) -> Result<(), DeviceError> {
+        self.used += &self.runs[run.0 as usize];
+        Ok(())
+    }
+
+    fn synchronise(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn pool_bytes(&self) -> u64 {
+        self.pool_bytes
+    }
+
+    fn take_usage(&mut self) -> UsageTable {
+        let stages = self.used.stages();
+        std::mem::replace(&mut self.used, UsageTable::new(stages))
+    }
+}
+
+/// Cost and memory of one run of a program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// Usage by stage and class.
+    pub usage: UsageTable,
+    /// Bytes of the pool: inputs, outputs and the deepest stack of frames.
+    pub pool_bytes: u64,
+    /// Bytes of resident encoded plaintexts.
+    pub plaintext_bytes: u64,
+    /// Bytes of the expanded evaluation keys.
+    pub key_bytes: u64,
+}
+
+/// Walks the schedule of an artifact, calls included, without computing.
+pub fn measure(artifact: &Artifact) -> Result<Measurement, ArtifactError> {
+    let params = artifact.validate()?;
+    let plaintexts = PlaintextPlan::new(artifact);
+    let schedule = Schedule::new(artifact, &plaintexts);
+    let mut device = NullDevice::new();
+    let infallible = "the null device accepts everything";
+    device
+        .prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())
+        .expect(infallible);
+    schedule.execute(&mut device).expect(infallible);
+    let key_limbs =
+        artifact.keys.iter().map(|key| 2 * (key.digits(&params).len() * key.basis(&params).len()) as u64);
+    Ok(Measurement {
+        usage: device.take_usage(),
+        pool_bytes: device.pool_bytes(),
+        plaintext_bytes: plaintexts.bytes(),
+        key_bytes: key_limbs.sum::<u64>() * 4 * params.n() as u64,
+    })
+}

@@ -1,0 +1,11 @@
+//! Randomness for tests: fresh each run, printed so that a failure can be replayed.
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+/// A generator with a seed from the operating system, which is printed.
+pub(crate) fn fresh_rng() -> ChaCha8Rng {
+    let seed = getrandom::u64().expect("the operating system gives randomness");
+    println!("seed {seed:#x}");
+    ChaCha8Rng::seed_from_u64(seed)
+}

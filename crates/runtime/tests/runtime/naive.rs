@@ -1,0 +1,243 @@
+//! The meaning of an artifact, written down plainly: one kernel after the other, one block after the other, word by
+//! word. Knows nothing of pools, tiles, tasks or instruction sets.
+
+use std::collections::HashMap;
+
+use cerium_artifact::kernel::*;
+use cerium_artifact::*;
+use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::encoding::Encoder;
+use cerium_ckks::evaluation_key::EvaluationKey;
+use cerium_ckks::isa::Isa;
+use cerium_ckks::ntt;
+use cerium_ckks::params::Params;
+use cerium_ckks::primes::primitive_root;
+
+type Limb = Vec<u32>;
+
+pub(crate) struct Naive<'a> {
+    pub(crate) artifact: &'a Artifact,
+    pub(crate) params: &'a Params,
+    pub(crate) keys: &'a [EvaluationKey],
+    /// Kernels launched so far.
+    pub(crate) launches: u64,
+}
+
+struct Activation<'a> {
+    function: &'a Function,
+    args: &'a [Limb],
+    locals: Vec<Limb>,
+    results: Vec<Limb>,
+    weights: Vec<WeightId>,
+}
+
+impl Naive<'_> {
+    /// The result limbs of the entry.
+    pub(crate) fn run(&mut self, args: &[Limb]) -> Vec<Limb> {
+        self.call(self.artifact.functions.len() - 1, args, vec![])
+    }
+
+    fn call(&mut self, function: usize, args: &[Limb], weights: Vec<WeightId>) -> Vec<Limb> {
+        let function = &self.artifact.functions[function];
+        let mut activation = Activation {
+            function,
+            args,
+            locals: vec![vec![]; function.frame as usize],
+            results: vec![vec![]; function.results.len()],
+            weights,
+        };
+        for step in &function.steps {
+            match step {
+                Step::Launch(kernel) => self.launch(kernel, &mut activation),
+                Step::Call { function, args, results, weights } => {
+                    let args: Vec<Limb> = args.iter().map(|&a| self.read(a, &activation)).collect();
+                    let weights = weights.iter().map(|&w| activation.resolve(w)).collect();
+                    let values = self.call(function.0 as usize, &args, weights);
+                    for (&result, value) in results.iter().zip(values) {
+                        activation.write(result, value);
+                    }
+                }
+            }
+        }
+        activation.results
+    }
+
+    fn launch(&mut self, kernel: &Kernel, activation: &mut Activation) {
+        self.launches += 1;
+        let mut stores: Vec<(Operand, Limb)> = Vec::new();
+        match &kernel.body {
+            Body::Elementwise { program, results, blocks } => {
+                for block in blocks {
+                    let loads: Vec<Limb> = block.loads.iter().map(|&l| self.read(l, activation)).collect();
+                    let registers: Vec<Vec<u32>> =
+                        (0..self.params.n()).map(|i| self.word(program, block, &loads, i)).collect();
+                    for (&store, &result) in block.stores.iter().zip(results) {
+                        let limb = registers.iter().map(|word| word[usize::from(result)]).collect();
+                        stores.push((store, limb));
+                    }
+                }
+            }
+            Body::Ntt { blocks } => {
+                for block in blocks {
+                    stores.push((block.store, self.ntt(block.prime, &self.read(block.load, activation))));
+                }
+            }
+            Body::Intt { blocks } => {
+                for block in blocks {
+                    let q = self.params.modulus(block.prime);
+                    let limb = self.intt(block.prime, &self.read(block.load, activation));
+                    stores.push((block.store, limb.iter().map(|&word| q.mul(word, block.factor)).collect()));
+                }
+            }
+            Body::BaseConvert { blocks } => {
+                for block in blocks {
+                    let sources: Vec<Limb> =
+                        block.sources.iter().map(|&(_, source)| self.read(source, activation)).collect();
+                    for &(prime, target) in &block.targets {
+                        stores.push((target, self.convert(block, &sources, prime)));
+                    }
+                }
+            }
+            Body::Permute { blocks } => {
+                for block in blocks {
+                    stores.push((block.store, permute(block.galois, &self.read(block.load, activation))));
+                }
+            }
+        }
+        for (store, limb) in stores {
+            activation.write(store, limb);
+        }
+    }
+
+    /// All registers at one position.
+    fn word(&self, program: &[Instruction], block: &ElementwiseBlock, loads: &[Limb], i: usize) -> Vec<u32> {
+        let q = self.params.modulus(block.prime);
+        let mut registers: Vec<u32> = Vec::new();
+        for instruction in program {
+            let r = |register: &Register| registers[usize::from(*register)];
+            registers.push(match instruction {
+                Instruction::Load(load) => loads[usize::from(*load)][i],
+                Instruction::Add(a, b) => q.add(r(a), r(b)),
+                Instruction::Sub(a, b) => q.sub(r(a), r(b)),
+                Instruction::Neg(a) => q.neg(r(a)),
+                Instruction::Mul(a, b) => q.mul(r(a), r(b)),
+                Instruction::MontMul(a, b) => q.mont_mul(r(a), r(b)),
+                Instruction::MulScalar(a, c) => q.mul(r(a), block.scalars[usize::from(*c)]),
+                Instruction::AddScalar(a, c) => q.add(r(a), block.scalars[usize::from(*c)]),
+                Instruction::Dot(pairs) => {
+                    pairs.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(r(a), r(b))))
+                }
+            });
+        }
+        registers
+    }
+
+    fn read(&self, operand: Operand, activation: &Activation) -> Limb {
+        match operand {
+            Operand::Local(i) => activation.locals[i as usize].clone(),
+            Operand::Arg(i) => activation.args[i as usize].clone(),
+            Operand::Result(i) => activation.results[i as usize].clone(),
+            Operand::Plain { plaintext, limb } => {
+                let plaintext = &activation.function.plaintexts[plaintext as usize];
+                self.encode(plaintext, activation.resolve(plaintext.weight), limb.into())
+            }
+            Operand::Key { key, digit, half, prime } => {
+                let view = self.keys[key as usize].view(self.params);
+                match half {
+                    Half::B => view.b(digit.into(), prime).expect("a validated operand").to_vec(),
+                    Half::A => {
+                        let mut limb = vec![0; self.params.n()];
+                        view.expand_a(self.params, digit.into(), prime, &mut limb);
+                        limb
+                    }
+                }
+            }
+        }
+    }
+
+    /// A limb of a plaintext in full, from all N/2 slots.
+    fn encode(&self, plaintext: &Plaintext, weight: WeightId, limb: usize) -> Limb {
+        let recipe = &self.artifact.weights[weight.0 as usize];
+        let gather = &self.artifact.gathers[recipe.gather.0 as usize];
+        let slot = |i: usize| match gather[(i + plaintext.rotation as usize) % gather.len()] {
+            NO_ELEMENT => 0.0,
+            entry => {
+                recipe.factor
+                    * f64::from(self.artifact.tensors[recipe.tensor.0 as usize].values[entry as usize])
+            }
+        };
+        let slots: Vec<f64> = (0..1 << plaintext.log_period).map(slot).collect();
+        let encoder = Encoder::new(self.params);
+        let message =
+            encoder.encode(self.params, &slots, plaintext.basis, plaintext.scale).expect("small weights");
+        message.ntt(self.params).to_mont(self.params).limbs()[limb].clone()
+    }
+
+    fn ntt(&self, prime: PrimeIndex, limb: &[u32]) -> Limb {
+        let q = self.params.modulus(prime);
+        if limb.len() > 64 {
+            let mut limb = limb.to_vec();
+            self.params.ntt(prime).forward(Isa::Portable, &mut limb);
+            return limb;
+        }
+        ntt::naive::forward(q, primitive_root(q, self.params.log_n()).expect("an NTT prime"), limb)
+    }
+
+    fn intt(&self, prime: PrimeIndex, limb: &[u32]) -> Limb {
+        let q = self.params.modulus(prime);
+        if limb.len() > 64 {
+            let mut limb = limb.to_vec();
+            self.params.ntt(prime).inverse(Isa::Portable, &mut limb);
+            return limb;
+        }
+        ntt::naive::inverse(q, primitive_root(q, self.params.log_n()).expect("an NTT prime"), limb)
+    }
+
+    /// `sum y_i [Q/q_i]_p - v [Q]_p mod p` with `v = floor(sum y_i floor(2^56/q_i) / 2^56 + 1/2)`.
+    fn convert(&self, block: &BaseConvertBlock, sources: &[Limb], prime: PrimeIndex) -> Limb {
+        let p = self.params.modulus(prime);
+        let primes: Vec<u64> =
+            block.sources.iter().map(|&(source, _)| self.params.modulus(source).value().into()).collect();
+        let product = |skip: usize| {
+            let kept = primes.iter().enumerate().filter(|&(i, _)| i != skip);
+            kept.fold(1, |product, (_, &q)| p.mul(product, p.reduce_u64(q)))
+        };
+        (0..self.params.n())
+            .map(|j| {
+                let fixed: u128 = sources
+                    .iter()
+                    .zip(&primes)
+                    .map(|(y, q)| u128::from(y[j]) * u128::from((1u64 << 56) / q))
+                    .sum();
+                let v = ((fixed + (1 << 55)) >> 56) as u64;
+                let sum = (0..primes.len()).fold(0, |sum, i| p.add(sum, p.mul(sources[i][j], product(i))));
+                p.sub(sum, p.mul(p.reduce_u64(v), product(usize::MAX)))
+            })
+            .collect()
+    }
+}
+
+impl Activation<'_> {
+    fn resolve(&self, weight: WeightRef) -> WeightId {
+        match weight {
+            WeightRef::Weight(id) => id,
+            WeightRef::Param(i) => self.weights[i as usize],
+        }
+    }
+
+    fn write(&mut self, operand: Operand, limb: Limb) {
+        match operand {
+            Operand::Local(i) => self.locals[i as usize] = limb,
+            Operand::Result(i) => self.results[i as usize] = limb,
+            other => panic!("{other:?} cannot be written"),
+        }
+    }
+}
+
+/// Position j holds the value at `psi^e(j)`, e(j) = 2 bitrev(j) + 1; a(X^g) at psi^e is a at psi^(g e).
+fn permute(galois: u32, limb: &[u32]) -> Limb {
+    let n = limb.len();
+    let exponent = |j: usize| 2 * (j.reverse_bits() >> (usize::BITS - n.ilog2())) + 1;
+    let place: HashMap<usize, usize> = (0..n).map(|j| (exponent(j), j)).collect();
+    (0..n).map(|j| limb[place[&(exponent(j) * galois as usize % (2 * n))]]).collect()
+}

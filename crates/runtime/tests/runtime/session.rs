@@ -1,0 +1,150 @@
+//! Whole programs: the same words as the naive interpreter, on every instruction set and number of threads.
+
+use cerium_artifact::Artifact;
+use cerium_ckks::basis::{Level, Scale};
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::evaluation_key::EvaluationKey;
+use cerium_ckks::isa::Isa;
+use cerium_ckks::params::Params;
+use cerium_runtime::device::Device;
+use cerium_runtime::null::{NullDevice, measure};
+use cerium_runtime::progress::silent;
+use cerium_runtime::{CpuDevice, KeyStore, Mismatch, Session, SessionError};
+use rand_chacha::ChaCha8Rng;
+
+use crate::naive::Naive;
+use crate::{fresh_rng, random, random_key, random_limbs, small_params};
+
+fn session(artifact: &Artifact, keys: &[EvaluationKey], device: impl Device + 'static) -> Session {
+    let params = Params::new(artifact.params.clone()).unwrap();
+    let keys = KeyStore::from_keys(&params, &artifact.keys, keys.to_vec(), 1, &silent).unwrap();
+    Session::new(artifact, keys, Box::new(device), 1, &silent).unwrap()
+}
+
+struct Case {
+    artifact: Artifact,
+    params: Params,
+    keys: Vec<EvaluationKey>,
+    input: Ciphertext,
+}
+
+fn case(rng: &mut ChaCha8Rng, log_n: u8) -> Case {
+    let artifact = random::artifact(rng, log_n);
+    let params = artifact.validate().unwrap();
+    let keys = artifact.keys.iter().map(|&request| random_key(rng, &params, request)).collect();
+    let level = params.max_level();
+    let basis = params.basis(level);
+    let words = random_limbs(rng, &params, basis.iter().chain(basis.iter())).concat();
+    let input = Ciphertext::new(&params, level, params.scale(level), 2, words).unwrap();
+    Case { artifact, params, keys, input }
+}
+
+#[test]
+fn random_programs_agree_with_the_naive_interpreter() {
+    let mut rng = fresh_rng();
+    for (log_n, rounds) in [(4, 30), (5, 20), (12, 2)] {
+        for _ in 0..rounds {
+            let Case { artifact, params, keys, input } = case(&mut rng, log_n);
+            let limbs: Vec<Vec<u32>> = input.words().chunks(params.n()).map(<[u32]>::to_vec).collect();
+            let mut naive = Naive { artifact: &artifact, params: &params, keys: &keys, launches: 0 };
+            let expected = naive.run(&limbs).concat();
+            let counted = measure(&artifact).unwrap();
+            assert_eq!(counted.usage.total().launches, naive.launches);
+            for threads in 1..=3 {
+                for isa in Isa::available() {
+                    let mut session = session(&artifact, &keys, CpuDevice::with_isa(threads, isa).unwrap());
+                    // Twice: nothing of the first run may show in the second.
+                    for _ in 0..2 {
+                        let (outputs, profile) = session.run(std::slice::from_ref(&input)).unwrap();
+                        assert!(outputs[0].words() == expected, "{threads} threads, {isa}");
+                        assert_eq!(profile.threads, threads);
+                        for stage in 0..artifact.stages.len() as u16 {
+                            let stage = cerium_artifact::StageId(stage);
+                            for class in cerium_runtime::KernelClass::ALL {
+                                let busy = Default::default();
+                                let usage = cerium_runtime::Usage { busy, ..profile.usage.get(stage, class) };
+                                assert_eq!(usage, counted.usage.get(stage, class));
+                            }
+                        }
+                    }
+                    let memory = session.memory();
+                    assert_eq!(
+                        (memory.plaintexts, memory.keys),
+                        (counted.plaintext_bytes, counted.key_bytes)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_artifact_survives_its_file() {
+    let mut rng = fresh_rng();
+    for _ in 0..20 {
+        let artifact = random::artifact(&mut rng, 4);
+        assert_eq!(Artifact::from_bytes(&artifact.to_bytes().unwrap()).unwrap(), artifact);
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let Case { artifact, params, keys, input } = case(&mut fresh_rng(), 4);
+    let mut session = session(&artifact, &keys, NullDevice::new());
+    let mut refused = |inputs: &[Ciphertext]| session.run(inputs).map(|_| ()).unwrap_err();
+
+    let error = refused(&[]);
+    assert!(matches!(error, SessionError::Count { given: 0, expected: 1, .. }), "{error}");
+    assert!(error.to_string().contains("1 of `x`"), "{error}");
+
+    let top = params.max_level();
+    let zeros = |params: &Params, level: Level, scale: Scale, polynomials: usize| {
+        let words = polynomials * params.basis(level).len() * params.n();
+        Ciphertext::new(params, level, scale, polynomials, vec![0; words]).unwrap()
+    };
+    let mismatch = |error: SessionError| match error {
+        SessionError::Input { index: 0, ref port, mismatch } if port == "x" => {
+            assert!(error.to_string().contains("encrypt it again"), "{error}");
+            mismatch
+        }
+        other => panic!("{other}"),
+    };
+    let other = Params::new(small_params(6)).unwrap();
+    let error = refused(&[zeros(&other, top, other.scale(top), 2)]);
+    let expected = Mismatch::Params { given: other.digest(), expected: params.digest() };
+    assert_eq!(mismatch(error), expected);
+    let low = Level(0);
+    let error = refused(&[zeros(&params, low, params.scale(top), 2)]);
+    assert_eq!(mismatch(error), Mismatch::Level { given: low, expected: top });
+    let double = Scale(2.0 * params.scale(top).0);
+    let error = refused(&[zeros(&params, top, double, 2)]);
+    assert_eq!(mismatch(error), Mismatch::Scale { given: double, expected: params.scale(top) });
+    let error = refused(&[zeros(&params, top, params.scale(top), 3)]);
+    assert_eq!(mismatch(error), Mismatch::Polynomials { given: 3 });
+    session.run(&[input]).unwrap();
+}
+
+#[test]
+fn an_invalid_artifact_is_refused() {
+    let Case { mut artifact, params, keys, .. } = case(&mut fresh_rng(), 4);
+    let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
+    artifact.functions[0].frame = u32::MAX;
+    let error = Session::new(&artifact, keys, Box::new(NullDevice::new()), 1, &silent).err().unwrap();
+    assert!(matches!(error, SessionError::Artifact(_)), "{error}");
+}
+
+#[test]
+fn a_weight_beyond_the_modulus_is_named() {
+    let Case { mut artifact, params, keys, .. } = case(&mut fresh_rng(), 4);
+    let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
+    artifact.weights[0].factor = 1e300;
+    let error = Session::new(&artifact, keys, Box::new(NullDevice::new()), 1, &silent).err();
+    // The weight may consist of zeros only.
+    let zero = artifact.gathers[0][0] == cerium_artifact::NO_ELEMENT;
+    match error {
+        Some(error) => {
+            assert!(error.to_string().contains("a weight of tensor `w` cannot be encoded"), "{error}")
+        }
+        None => assert!(zero),
+    }
+}
