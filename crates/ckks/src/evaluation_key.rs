@@ -10,6 +10,9 @@ use crate::basis::{Basis, Level, PrimeIndex};
 use crate::params::{Params, ParamsDigest};
 use crate::uniform::{Seed, uniform_limb};
 
+/// Folder of the evaluation keys within a folder of keys; this part goes to the server.
+pub const KEY_FOLDER: &str = "evaluation";
+
 /// What an evaluation key does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum KeyKind {
