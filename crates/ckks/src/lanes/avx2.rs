@@ -77,11 +77,6 @@ impl Lanes for __m256i {
         unsafe { (_mm256_sub_epi64(a.0, b.0), _mm256_sub_epi64(a.1, b.1)) }
     }
     #[inline(always)]
-    unsafe fn wide_mul_low(a: Wide, factor: Self) -> Wide {
-        // SAFETY: forwarded to the caller, who has the features.
-        unsafe { (_mm256_mul_epu32(a.0, factor), _mm256_mul_epu32(a.1, factor)) }
-    }
-    #[inline(always)]
     unsafe fn wide_shift_right<const BITS: u32>(a: Wide) -> Wide {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe {

@@ -77,11 +77,6 @@ impl Lanes for __m512i {
         unsafe { (_mm512_sub_epi64(a.0, b.0), _mm512_sub_epi64(a.1, b.1)) }
     }
     #[inline(always)]
-    unsafe fn wide_mul_low(a: Wide, factor: Self) -> Wide {
-        // SAFETY: forwarded to the caller, who has the features.
-        unsafe { (_mm512_mul_epu32(a.0, factor), _mm512_mul_epu32(a.1, factor)) }
-    }
-    #[inline(always)]
     unsafe fn wide_shift_right<const BITS: u32>(a: Wide) -> Wide {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe {

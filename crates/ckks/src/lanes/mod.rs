@@ -55,8 +55,6 @@ pub trait Lanes: Copy {
     unsafe fn wide_add(a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a - b mod 2^64`.
     unsafe fn wide_sub(a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// The product of the low word of each double word with `factor`, the same word in every lane.
-    unsafe fn wide_mul_low(a: Self::Wide, factor: Self) -> Self::Wide;
     /// `a >> BITS`.
     unsafe fn wide_shift_right<const BITS: u32>(a: Self::Wide) -> Self::Wide;
     /// `a << BITS mod 2^64`.
@@ -220,7 +218,10 @@ impl<V: Lanes> ModulusLanes<V> {
     #[inline(always)]
     unsafe fn cancelling(&self, x: V::Wide) -> V::Wide {
         // SAFETY: forwarded to the caller.
-        unsafe { V::wide_mul_low(V::wide_mul_low(x, self.inverse), self.q) }
+        unsafe {
+            let (even, odd) = V::wide_low(x);
+            even.mul_low(self.inverse).wide_mul(odd.mul_low(self.inverse), self.q, self.q)
+        }
     }
 }
 

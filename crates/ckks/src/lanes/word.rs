@@ -63,10 +63,6 @@ impl Lanes for u32 {
         a.wrapping_sub(b)
     }
     #[inline(always)]
-    unsafe fn wide_mul_low(a: u64, factor: Self) -> u64 {
-        u64::from(a as u32) * u64::from(factor)
-    }
-    #[inline(always)]
     unsafe fn wide_shift_right<const BITS: u32>(a: u64) -> u64 {
         a >> BITS
     }

@@ -157,11 +157,14 @@ unsafe fn load_tile<V: Lanes>(
                 let odd = words.odd_lanes();
                 words.store(tile.as_mut_ptr().add(2 * c));
                 odd.store(tile.as_mut_ptr().add(2 * c + V::LANES));
-                let (low, high) = (V::splat(low), V::splat(high));
+                let low = V::splat(low);
                 sum = V::wide_add(sum, words.wide_mul(odd, low, low));
-                // Below 2^56 as a whole, so the high part is a word.
-                let high = words.mul_low(high).wide_mul(odd.mul_low(high), one, one);
-                sum = V::wide_add(sum, V::wide_shift_left::<32>(high));
+                if high != 0 {
+                    // A prime below 2^24. The product is below 2^56 as a whole, so its high part is a word.
+                    let high = V::splat(high);
+                    let high = words.mul_low(high).wide_mul(odd.mul_low(high), one, one);
+                    sum = V::wide_add(sum, V::wide_shift_left::<32>(high));
+                }
             }
             let (even, odd) = V::wide_low(V::wide_shift_right::<56>(sum));
             let tile = tile.0[y.len()].as_mut_ptr();
@@ -193,7 +196,7 @@ unsafe fn convert<V: Lanes, const G: usize>(
         }
         for c in (0..len).step_by(V::LANES) {
             let mut sums = [V::wide_zero(); G];
-            for i in 0..=sources {
+            for i in 0..sources + 1 {
                 let words = tile.0.as_ptr().add(i).cast::<u32>().add(2 * c);
                 let (even, odd) = (V::load(words), V::load(words.add(V::LANES)));
                 for (g, sum) in sums.iter_mut().enumerate() {
