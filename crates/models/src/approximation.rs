@@ -154,7 +154,7 @@ pub struct ApproximationOptions {
 
 impl Default for ApproximationOptions {
     fn default() -> Self {
-        Self { degree: 7, margin: 1.25, floor: 0.25 }
+        Self { degree: 7, margin: 1.5, floor: 0.1 }
     }
 }
 

@@ -21,6 +21,9 @@ pub const MAX_ELEMENTS: usize = 1 << 24;
 pub struct NodeId(u32);
 
 impl NodeId {
+    /// The network's input.
+    pub const INPUT: NodeId = NodeId(0);
+
     /// Position in [`Graph::nodes`].
     pub fn index(self) -> usize {
         self.0 as usize

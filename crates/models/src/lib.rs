@@ -3,10 +3,11 @@
 //! The path of a network, in reading order:
 //!
 //! ```text
-//! model file -> import -> graph -> calibrate -> approximate -> pack -> DSL program
+//! model file -> import -> graph -> simplify -> calibrate -> approximate -> pack -> DSL program
 //! ```
 //!
-//! [`reference`] runs the graph in the clear and is the oracle for what comes after it.
+//! [`reference`] runs the graph in the clear and is the oracle for what comes after it; [`simulate`] runs the finished
+//! program on clear slots against it.
 
 pub mod activation;
 pub mod approximation;
@@ -14,6 +15,12 @@ pub mod calibrate;
 pub mod data;
 pub mod graph;
 pub mod import;
+mod linear;
+pub mod lower;
+pub mod packing;
 pub mod picture;
 pub mod reference;
+pub mod scales;
+pub mod simplify;
+pub mod simulate;
 pub mod tensor;

@@ -1,0 +1,181 @@
+//! A network to a program on slots.
+//!
+//! ```text
+//! %1 = conv 1->8 5x5 /2 %0        y = x.linear_transform(25 diagonals) + bias
+//! %2 = relu %1              ->    z = y.poly_eval(8 Chebyshev coefficients)
+//! %4 = dense 784->10 %3           o = z.linear_transform(16 diagonals); o += o.rotate(16); ..; o + bias
+//! ```
+//!
+//! [`Plan`] holds the decisions: units of all values ([`scales`]), polynomials in the place of activations
+//! ([`approximation`](crate::approximation)), and where every element lies ([`packing`]).
+
+use crate::approximation::{Approximation, ApproximationOptions};
+use crate::calibrate::Calibration;
+use crate::graph::{Graph, NodeId, Op};
+use crate::linear::Linear;
+use crate::packing::{self, Cost, Layout, PackingError, Transform, shortest};
+use crate::scales::{self, Scale};
+use cerium_artifact::NO_ELEMENT;
+use cerium_ckks::params::Params;
+use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram};
+
+/// How a network becomes a program: all decisions, before any code.
+#[derive(Clone, Debug)]
+pub struct Plan<'a> {
+    graph: &'a Graph,
+    steps: Vec<Step>,
+}
+
+/// What is decided about one node.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Units of its value.
+    pub scale: Scale,
+    /// Where its elements lie.
+    pub layout: Layout,
+    /// What computes it.
+    pub realization: Realization,
+}
+
+/// What computes a node's value.
+#[derive(Clone, Debug)]
+pub enum Realization {
+    /// The client encrypts it.
+    Input,
+    /// Rotations and products with plaintexts.
+    Linear(Cost),
+    /// A polynomial.
+    Polynomial(Approximation),
+    /// A sum of ciphertexts.
+    Sum,
+    /// Nothing: the same slots.
+    Same,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans a network for ciphertexts of `slots` slots, with ranges from a calibration of the same graph.
+    ///
+    /// # Errors
+    /// If a value does not fit into one ciphertext.
+    pub fn new(
+        graph: &'a Graph,
+        calibration: &Calibration,
+        slots: usize,
+        options: &ApproximationOptions,
+    ) -> Result<Self, PackingError> {
+        let scales = scales::choose(graph, calibration, options.margin);
+        let layouts = packing::choose(graph, slots)?;
+        let steps = graph.nodes().zip(scales.iter().zip(&layouts)).map(|((id, node), (scale, layout))| {
+            let realization = match &node.op {
+                Op::Input => Realization::Input,
+                Op::Conv(_) | Op::Dense(_) | Op::AveragePool(_) => {
+                    let linear = Linear::of(graph, id).expect("these are the linear layers");
+                    Realization::Linear(packing::cost(&linear, &layouts[linear.input().index()], layout))
+                }
+                Op::Activation(activation) => {
+                    let input = node.inputs[0];
+                    let from = &scales[input.index()];
+                    let plane = graph[input].elements() / graph[input].channels();
+                    let density = calibration.range(input).density(|channel| from.of(channel * plane));
+                    // A homogeneous function is the same in all units, so it is fitted on [-1, 1].
+                    let range = if activation.is_homogeneous() { 1.0 } else { from.of(0) };
+                    Realization::Polynomial(Approximation::fit(*activation, range, &density, options))
+                }
+                Op::Add => Realization::Sum,
+                Op::Reshape => Realization::Same,
+            };
+            Step { scale: scale.clone(), layout: layout.clone(), realization }
+        });
+        Ok(Self { graph, steps: steps.collect() })
+    }
+
+    /// The network.
+    pub fn graph(&self) -> &'a Graph {
+        self.graph
+    }
+
+    /// What is decided about a node.
+    pub fn step(&self, id: NodeId) -> &Step {
+        &self.steps[id.index()]
+    }
+
+    /// The program: the network's input to its output.
+    ///
+    /// # Panics
+    /// If `params` has fewer slots than the plan was made for.
+    pub fn program(&self, name: &str, params: &Params) -> SourceProgram {
+        self.build(name, params, |id| id == self.graph.output())
+    }
+
+    /// The program with the value of every node as an output, named by its id, in order.
+    pub(crate) fn probed(&self, params: &Params) -> SourceProgram {
+        self.build("probe", params, |_| true)
+    }
+
+    fn build(&self, name: &str, params: &Params, is_output: impl Fn(NodeId) -> bool) -> SourceProgram {
+        let program = Program::new(name, params);
+        let mut values: Vec<Ct> = Vec::with_capacity(self.steps.len());
+        for (id, node) in self.graph.nodes() {
+            let operand = |index: usize| &values[node.inputs[index].index()];
+            if !matches!(node.op, Op::Input | Op::Reshape) {
+                program.stage(&node.name);
+            }
+            let value = match &self.step(id).realization {
+                Realization::Input => program.input(&node.name, self.packing(id, |scale| scale.recip())),
+                Realization::Linear(_) => self.linear(&program, id, operand(0)),
+                Realization::Polynomial(approximation) => {
+                    // Homogeneous: the polynomial is in units of the range on both sides.
+                    let unit = if approximation.activation.is_homogeneous() {
+                        1.0
+                    } else {
+                        self.step(id).scale.of(0)
+                    };
+                    operand(0).poly_eval(&approximation.polynomial.scaled(unit.recip()).coefficients)
+                }
+                Realization::Sum => operand(0) + operand(1),
+                Realization::Same => operand(0).clone(),
+            };
+            values.push(value);
+        }
+        for (id, _) in self.graph.nodes().filter(|(id, _)| is_output(*id)) {
+            let name = if id == self.graph.output() { self.graph[id].name.clone() } else { id.to_string() };
+            program.output(&name, self.packing(id, |scale| scale), &values[id.index()]);
+        }
+        program.finish()
+    }
+
+    fn linear(&self, program: &Program, id: NodeId, x: &Ct) -> Ct {
+        let linear = Linear::of(self.graph, id).expect("planned as a linear layer");
+        let (from, to) = (self.step(linear.input()), self.step(id));
+        let transform = Transform::new(&linear, &from.layout, &to.layout);
+        let name = linear.name();
+        let weights = program.tensor(name, linear.weights(&from.scale, &to.scale));
+        let diagonals: Vec<_> = transform
+            .diagonals
+            .iter()
+            .map(|diagonal| (diagonal.offset, program.weight(weights, &diagonal.table, 1.0)))
+            .collect();
+        let mut y = x.linear_transform(&diagonals);
+        for &fold in &transform.folds {
+            y = &y + y.rotate(fold);
+        }
+        let Some(bias) = linear.bias(&to.scale) else { return y };
+        let plane = linear.outputs() / bias.len();
+        let channel = |&element: &u32| if element == NO_ELEMENT { element } else { element / plane as u32 };
+        let table = shortest(to.layout.elements().iter().map(channel).collect());
+        let bias = program.tensor(&format!("{name} bias"), bias);
+        y.add_weight(&program.weight(bias, &table, 1.0))
+    }
+
+    /// The packing of a node's value as an input or output; `factor` turns its scale into the port's factor.
+    fn packing(&self, id: NodeId, factor: impl Fn(f64) -> f64) -> Packing {
+        let step = self.step(id);
+        Packing {
+            shape: self.graph[id].shape.iter().map(|&extent| extent as u32).collect(),
+            gather: step.layout.elements().to_vec(),
+            // Ports have one scale for all elements; probes of other values apply theirs when they are read.
+            factor: factor(step.scale.uniform().unwrap_or(1.0)),
+            bound: 1.0,
+        }
+    }
+}

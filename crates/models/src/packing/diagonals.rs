@@ -1,0 +1,294 @@
+//! A linear layer between two layouts as a sum of rotations times plaintexts.
+//!
+//! With period `p` of the input, slot `s` of the result is `sum_r w_r[s] x[s + r]`: one generalized diagonal `w_r` for
+//! each offset `r` between an input element and an output element that reads it (Halevi and Shoup 2014). Where the
+//! output has a shorter period `q < p`, there are `p / q` copies of each output slot, and the terms of an output may be
+//! spread over those that are a multiple of `f` apart, `q <= f <= p`: offsets are needed only modulo `f`, and rotations
+//! by `f, 2f, .., p/2` sum the copies up (the hybrid diagonal method of GAZELLE, Juvekar et al. 2018, for any layouts). Fewer diagonals stand
+//! against `log2(p / f)` rotations; the least cost decides.
+
+use super::layout::Layout;
+use crate::linear::Linear;
+use cerium_artifact::NO_ELEMENT;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Rotations and products of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Products with a plaintext.
+    pub diagonals: usize,
+    /// Rotations of the input itself (baby steps), which share most of their work.
+    pub babies: usize,
+    /// Rotations of partial sums: giant steps and sums over copies.
+    pub giants: usize,
+}
+
+impl Cost {
+    /// Time in units of one rotation: baby steps share their first half (hoisting), and a product with a plaintext is
+    /// elementwise. A model of the compiler's own split, good enough to choose layouts by.
+    pub fn time(&self) -> f64 {
+        const HOISTED: f64 = 0.6;
+        const PRODUCT: f64 = 0.03;
+        let hoist = if self.babies > 0 { 1.0 - HOISTED } else { 0.0 };
+        hoist + HOISTED * self.babies as f64 + self.giants as f64 + PRODUCT * self.diagonals as f64
+    }
+
+    /// The cheapest split into baby and giant steps of offsets modulo `modulus`.
+    fn of(offsets: &BTreeSet<i64>, modulus: usize) -> Self {
+        let split = |stride: i64, center: bool| {
+            let baby =
+                |&offset: &i64| if center { centered(offset, stride) } else { offset.rem_euclid(stride) };
+            let babies: BTreeSet<i64> = offsets.iter().map(baby).filter(|&baby| baby != 0).collect();
+            let giants: BTreeSet<i64> =
+                offsets.iter().map(|o| o - baby(o)).filter(|&giant| giant != 0).collect();
+            Self { diagonals: offsets.len(), babies: babies.len(), giants: giants.len() }
+        };
+        (0..=modulus.trailing_zeros())
+            .flat_map(|log| [split(1 << log, false), split(1 << log, true)])
+            .min_by(|a, b| a.time().total_cmp(&b.time()))
+            .expect("there is at least the stride of one")
+    }
+}
+
+/// One generalized diagonal: `weights[table[s % table.len()]] * x[s + offset]`, nothing where the table says
+/// [`NO_ELEMENT`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagonal {
+    /// Rotation to the left.
+    pub offset: i64,
+    /// Index into the layer's weights for each slot of one period, a power of two.
+    pub table: Vec<u32>,
+}
+
+/// A linear layer on slots: the sum of its diagonals, then `y + rotate(y, fold)` for each fold in turn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transform {
+    /// Diagonals by rising offset; at least one.
+    pub diagonals: Vec<Diagonal>,
+    /// Rotations that sum up copies.
+    pub folds: Vec<i64>,
+    /// What it costs.
+    pub cost: Cost,
+}
+
+/// What the layer costs between two layouts.
+pub(crate) fn cost(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Cost {
+    best(linear, from, to).1
+}
+
+/// The best period to which offsets are reduced, and what the layer costs with it.
+fn best(linear: &Linear<'_>, from: &Layout, to: &Layout) -> (usize, Cost) {
+    let p = from.period();
+    let mut seen = vec![false; p];
+    for output in 0..linear.outputs() {
+        let slot = to.slot(output);
+        linear.terms(output, |input, _| {
+            // Both are below a power of two of which p divides or which divides p.
+            seen[from.slot(input).wrapping_sub(slot) & (p - 1)] = true;
+        });
+    }
+    let offsets = || seen.iter().enumerate().filter(|(_, seen)| **seen).map(|(offset, _)| offset as i64);
+    let mut best: Option<(usize, Cost)> = None;
+    let mut fold = p;
+    while fold >= to.period().min(p) {
+        // Copies of an output within one fold each need their own terms.
+        let copies = || (0..fold).step_by(to.period()).map(|copy| copy as i64);
+        let reduced: BTreeSet<i64> = offsets()
+            .flat_map(|offset| copies().map(move |copy| centered(offset - copy, fold as i64)))
+            .collect();
+        let mut cost = Cost::of(&reduced, fold);
+        cost.giants += (p / fold).trailing_zeros() as usize;
+        if best.is_none_or(|(_, least)| cost.time() < least.time()) {
+            best = Some((fold, cost));
+        }
+        fold /= 2;
+    }
+    best.expect("the input's own period is among the choices")
+}
+
+impl Transform {
+    /// The layer between two layouts.
+    pub(crate) fn new(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Self {
+        let (fold, cost) = best(linear, from, to);
+        let p = from.period();
+        let period = p.max(to.period());
+        let mut tables: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for output in 0..linear.outputs() {
+            linear.terms(output, |input, weight| {
+                let wanted = from.slot(input) as i64;
+                for slot in (to.slot(output)..period).step_by(to.period()) {
+                    let offset = centered(wanted - slot as i64, fold as i64);
+                    // Of the copies that are summed up later, one sees the input element.
+                    if (slot as i64 + offset - wanted).rem_euclid(p as i64) == 0 {
+                        let table = tables.entry(offset).or_insert_with(|| vec![NO_ELEMENT; period]);
+                        table[slot] = weight as u32;
+                    }
+                }
+            });
+        }
+        let mut diagonals: Vec<Diagonal> =
+            tables.into_iter().map(|(offset, table)| Diagonal { offset, table: shortest(table) }).collect();
+        if diagonals.is_empty() {
+            // No output reads any input: the zero matrix.
+            diagonals.push(Diagonal { offset: 0, table: vec![NO_ELEMENT] });
+        }
+        let folds = (fold.trailing_zeros()..p.trailing_zeros()).map(|log| 1 << log).collect();
+        Self { diagonals, folds, cost }
+    }
+}
+
+/// The table with the shortest period that gives the same slots.
+pub(crate) fn shortest(mut table: Vec<u32>) -> Vec<u32> {
+    while table.len() > 1 && table[..table.len() / 2] == table[table.len() / 2..] {
+        table.truncate(table.len() / 2);
+    }
+    table
+}
+
+/// The representative of `value` modulo `modulus` in `[-modulus/2, modulus/2)`.
+fn centered(value: i64, modulus: i64) -> i64 {
+    (value + modulus / 2).rem_euclid(modulus) - modulus / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{AveragePool, Conv, Dense, Graph, NodeId, Op, Window};
+    use crate::packing::choose;
+    use crate::packing::layout::Grid;
+    use crate::reference;
+    use crate::tensor::Tensor;
+
+    /// splitmix64 from a printed seed.
+    struct Draw(u64);
+
+    impl Draw {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        }
+
+        fn below(&mut self, bound: usize) -> usize {
+            (self.next() % bound as u64) as usize
+        }
+
+        fn values(&mut self, count: usize) -> Vec<f32> {
+            (0..count).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+        }
+
+        /// A convolution, pool or dense layer on a value of this shape that fits it, if luck has it.
+        fn layer(&mut self, shape: &[usize]) -> Op {
+            let [channels, _, _] = shape[..] else {
+                let outputs = 1 + self.below(9);
+                let weight = Tensor::new("w", vec![outputs, shape[0]], self.values(outputs * shape[0]));
+                return Op::Dense(Dense { weight, bias: vec![0.0; outputs] });
+            };
+            let window = Window {
+                stride: [1 + self.below(3), 1 + self.below(2)],
+                padding: [self.below(3), self.below(3), self.below(3), self.below(3)],
+                dilation: [1 + self.below(2), 1],
+            };
+            let kernel = [1 + self.below(3), 1 + self.below(4)];
+            if self.below(4) == 0 {
+                return Op::AveragePool(AveragePool { kernel, window, count_padding: false });
+            }
+            let groups = if channels % 2 == 0 { 1 + self.below(2) } else { 1 };
+            let (outputs, per_group) = (groups * (1 + self.below(4)), channels / groups);
+            let shape = vec![outputs, per_group, kernel[0], kernel[1]];
+            let values = self.values(shape.iter().product());
+            Op::Conv(Conv {
+                weight: Tensor::new("w", shape, values),
+                bias: vec![0.0; outputs],
+                window,
+                groups,
+            })
+        }
+    }
+
+    /// The transform on one period of slots, as the encrypted program does it.
+    fn apply(transform: &Transform, weights: &[f32], x: &[f64], slots: usize) -> Vec<f64> {
+        let at = |values: &[f64], slot: i64| values[slot.rem_euclid(values.len() as i64) as usize];
+        let mut y: Vec<f64> = (0..slots)
+            .map(|slot| {
+                let terms = transform.diagonals.iter().map(|diagonal| {
+                    let weight = weights.get(diagonal.table[slot % diagonal.table.len()] as usize);
+                    weight.map_or(0.0, |&w| f64::from(w) * at(x, slot as i64 + diagonal.offset))
+                });
+                terms.sum()
+            })
+            .collect();
+        for fold in &transform.folds {
+            y = (0..slots).map(|slot| y[slot] + at(&y, slot as i64 + fold)).collect();
+        }
+        y
+    }
+
+    /// Two random layers behind each other, in all pairs of layouts, against the clear executor; what lies in slots
+    /// without meaning must not matter.
+    #[test]
+    fn layers_between_all_layouts() {
+        const SLOTS: usize = 512;
+        let seed = getrandom::u64().expect("the system has randomness");
+        println!("seed {seed}");
+        let mut draw = Draw(seed);
+        let (mut checked, mut folded) = (0, 0);
+        while checked < 60 {
+            let shape = if draw.below(4) == 0 {
+                vec![1 + draw.below(40)]
+            } else {
+                vec![1 + draw.below(4), 1 + draw.below(6), 1 + draw.below(8)]
+            };
+            let mut graph = Graph::new("x", shape.clone()).expect("valid");
+            let op = draw.layer(&shape);
+            let Ok(first) = graph.push("first", op, vec![NodeId::INPUT]) else { continue };
+            let mut last = first;
+            if graph[first].shape.len() == 3 && draw.below(3) == 0 {
+                let elements = graph[first].elements();
+                last = graph.reshape("flat", first, vec![elements]).expect("same elements");
+            }
+            let op = draw.layer(&graph[last].shape.clone());
+            let Ok(second) = graph.push("second", op, vec![last]) else { continue };
+            let Ok(layouts) = choose(&graph, SLOTS) else { continue };
+            // Other layouts of the value between the layers than the chosen one must do as well.
+            let mut between = vec![layouts[first.index()].clone()];
+            if let [channels, height, width] = graph[first].shape[..] {
+                let grid = Grid { rows: 16, pitch: 16 };
+                between.extend(Layout::pictures([channels, height, width], grid, [2, 2], SLOTS));
+            }
+            let unit = crate::scales::Scale::unit;
+            for middle in between {
+                let values = reference::trace(&graph, &draw.values(graph.input().elements())).expect("valid");
+                for (id, from, to) in
+                    [(first, &layouts[0], &middle), (second, &middle, &layouts[second.index()])]
+                {
+                    let linear = Linear::of(&graph, id).expect("linear");
+                    let transform = Transform::new(&linear, from, to);
+                    let input = &values[linear.input().index()];
+                    let slots: Vec<f64> = (0..SLOTS)
+                        .map(|slot| from.elements()[slot % from.period()])
+                        .map(|element| input.get(element as usize).copied().unwrap_or(1e6))
+                        .collect();
+                    let scales = [unit(input.len()), unit(linear.outputs())];
+                    let y = apply(&transform, &linear.weights(&scales[0], &scales[1]), &slots, SLOTS);
+                    for (slot, value) in y.iter().enumerate() {
+                        match to.elements()[slot % to.period()] {
+                            NO_ELEMENT => assert_eq!(*value, 0.0, "slot {slot} without meaning"),
+                            element => {
+                                let wanted = values[id.index()][element as usize];
+                                assert!(
+                                    (value - wanted).abs() < 1e-6,
+                                    "slot {slot}: {value}, not {wanted}\n{graph}"
+                                );
+                            }
+                        }
+                    }
+                    folded += usize::from(!transform.folds.is_empty());
+                    checked += 1;
+                }
+            }
+        }
+        assert!(folded > 0, "no layer was summed up over copies");
+    }
+}

@@ -1,0 +1,10 @@
+//! From tensors to slots: where every value lies, and linear layers as generalized diagonals.
+
+mod choose;
+mod diagonals;
+mod layout;
+
+pub use choose::{PackingError, choose};
+pub use diagonals::{Cost, Diagonal, Transform};
+pub(crate) use diagonals::{cost, shortest};
+pub use layout::Layout;
