@@ -7,11 +7,12 @@
 //! | 0..8 | magic `CERPROG\x1a` |
 //! | 8..12 | format version |
 //! | 12..16 | zero |
-//! | 16..40 | length of the three sections: structure (bytes), gathers (words), tensors (words), `u64` each |
-//! | 40..64 | zero |
+//! | 16..48 | length of the four sections: structure (bytes), gathers (words), tensors (words), model (bytes), `u64` each |
+//! | 48..64 | zero |
 //! | structure | everything but the tables' words, as `postcard` |
 //! | gathers | the slot tables one after the other, `u32` |
 //! | tensors | the raw weights one after the other, `f32` |
+//! | model | the model file |
 //! | last 32 | BLAKE3 of all bytes before |
 //!
 //! The checksum finds accidents, not malice: nobody signs it. Whatever was read is therefore validated before
@@ -55,7 +56,7 @@ impl Artifact {
     /// the whole new one, whatever happens.
     pub fn write(&self, path: &Path) -> Result<(), ArtifactError> {
         let structure = self.encode_structure()?;
-        replace(path, |file| self.write_sections(&structure, file))
+        replace(path, |file| self.write_sections(&structure, file).map(drop))
             .map_err(|source| ArtifactError::io("write", path, source))
     }
 
@@ -64,6 +65,12 @@ impl Artifact {
         let mut bytes = Vec::new();
         self.write_sections(&self.encode_structure()?, &mut bytes).expect("a vector accepts all bytes");
         Ok(bytes)
+    }
+
+    /// Identity of the program: the checksum of its file. Ciphertexts carry it.
+    pub fn digest(&self) -> Result<[u8; CHECKSUM], ArtifactError> {
+        let structure = self.encode_structure()?;
+        Ok(self.write_sections(&structure, &mut io::sink()).expect("a sink accepts all bytes"))
     }
 
     /// Reads and validates the file at `path`.
@@ -95,14 +102,15 @@ impl Artifact {
         postcard::to_stdvec(&structure).map_err(|e| ArtifactError::Unstorable(e.to_string()))
     }
 
-    fn write_sections(&self, structure: &[u8], out: &mut impl Write) -> io::Result<()> {
+    /// Writes all sections and the checksum, and returns it.
+    fn write_sections(&self, structure: &[u8], out: &mut impl Write) -> io::Result<[u8; CHECKSUM]> {
         let mut out = Hashing { out, hasher: blake3::Hasher::new(), written: 0 };
         let gathers: u64 = self.gathers.iter().map(|gather| gather.len() as u64).sum();
         let tensors: u64 = self.tensors.iter().map(|tensor| tensor.values.len() as u64).sum();
         out.put(&MAGIC)?;
         out.put(&VERSION.to_le_bytes())?;
         out.put(&[0; 4])?;
-        for length in [structure.len() as u64, gathers, tensors] {
+        for length in [structure.len() as u64, gathers, tensors, self.model.len() as u64] {
             out.put(&length.to_le_bytes())?;
         }
         out.align()?;
@@ -116,8 +124,11 @@ impl Artifact {
             out.put_words(tensor.values.iter().map(|value| value.to_bits()))?;
         }
         out.align()?;
+        out.put(&self.model)?;
+        out.align()?;
         let checksum = out.hasher.finalize();
-        out.put(checksum.as_bytes())
+        out.put(checksum.as_bytes())?;
+        Ok(checksum.into())
     }
 
     fn parse(bytes: &[u8]) -> Result<Artifact, ArtifactError> {
@@ -149,6 +160,7 @@ impl Artifact {
             stages: structure.stages.into_owned(),
             gathers,
             tensors,
+            model: sections.model.to_vec(),
         })
     }
 }
@@ -178,6 +190,7 @@ struct Sections<'a> {
     structure: &'a [u8],
     gathers: &'a [u8],
     tensors: &'a [u8],
+    model: &'a [u8],
 }
 
 impl<'a> Sections<'a> {
@@ -197,8 +210,8 @@ impl<'a> Sections<'a> {
         }
         let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
         let field = |at: usize| u64::from_le_bytes(content[at..at + 8].try_into().expect("eight bytes"));
-        let lengths = [(field(16), 1), (field(24), 4), (field(32), 4)];
-        let mut ranges = [(0, 0); 3];
+        let lengths = [(field(16), 1), (field(24), 4), (field(32), 4), (field(40), 1)];
+        let mut ranges = [(0, 0); 4];
         let mut end = HEADER as u64;
         for (range, (count, size)) in ranges.iter_mut().zip(lengths) {
             // 2^48 bytes are beyond any file; below, nothing here overflows.
@@ -221,12 +234,12 @@ impl<'a> Sections<'a> {
             let end = end as usize;
             &content[end..end.next_multiple_of(ALIGN)]
         };
-        let gaps = [&content[12..16], &content[40..HEADER], gap(ranges[0]), gap(ranges[1]), gap(ranges[2])];
-        if gaps.iter().any(|gap| gap.iter().any(|&byte| byte != 0)) {
+        let header = [&content[12..16], &content[48..HEADER]];
+        if header.into_iter().chain(ranges.map(gap)).flatten().any(|&byte| byte != 0) {
             return Err(ArtifactError::Damaged("there are bytes between its sections".into()));
         }
-        let [structure, gathers, tensors] = ranges.map(section);
-        Ok(Sections { structure, gathers, tensors })
+        let [structure, gathers, tensors, model] = ranges.map(section);
+        Ok(Sections { structure, gathers, tensors, model })
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Artifact {
     pub tensors: Vec<Tensor>,
     /// Names and compile-time figures of the stages (layers) of the program; [`StageId`] indexes this list.
     pub stages: Vec<Stage>,
+    /// The model file that the program was made from, so that encrypted results can be held against the network in
+    /// the clear; may be empty. Nothing here looks into it.
+    pub model: Vec<u8>,
 }
 
 /// Index into [`Artifact::functions`].

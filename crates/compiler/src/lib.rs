@@ -134,6 +134,7 @@ pub fn compile(
         gathers,
         tensors: data.tensors.clone(),
         stages: report::stages(&ct, &noise),
+        model: Vec::new(),
     })
 }
 

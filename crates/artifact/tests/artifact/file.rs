@@ -56,6 +56,7 @@ fn round_trip_through_a_file() {
     artifact.write(&path).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), artifact.to_bytes().unwrap());
     assert_eq!(Artifact::read(&path).unwrap(), artifact);
+    assert_eq!(artifact.to_bytes().unwrap().last_chunk(), Some(&artifact.digest().unwrap()));
     // Written over, and nothing is left beside it.
     let other = Artifact { name: "other".into(), ..artifact };
     other.write(&path).unwrap();
@@ -154,7 +155,7 @@ fn sealed_damage_is_an_error_or_a_valid_artifact() {
 #[test]
 fn lying_lengths_are_cheap() {
     let bytes = sample().to_bytes().unwrap();
-    for field in [16, 24, 32] {
+    for field in [16, 24, 32, 40] {
         for length in [1u64 << 20, 1 << 40, 1 << 47, u64::MAX / 4, u64::MAX] {
             let mut damaged = bytes.clone();
             damaged[field..field + 8].copy_from_slice(&length.to_le_bytes());

@@ -158,5 +158,6 @@ pub(crate) fn sample() -> Artifact {
             operations: vec![("mul".into(), 2)],
             error: 1e-6,
         }],
+        model: b"a network".to_vec(),
     }
 }
