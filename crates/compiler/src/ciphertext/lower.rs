@@ -253,16 +253,14 @@ impl Lowering<'_> {
         self.push(Poly::Divide { a: c, c: rest, by: leaving, times: entering })
     }
 
-    /// From any scale at a level to the canonical scale of a lower level: drops the primes that neither the target nor the
-    /// level above it has, multiplies by a constant that makes the scale exact, and rescales once.
+    /// From any scale at a level to the canonical scale of a lower level: drops primes that are not needed, multiplies by
+    /// a constant that makes the scale exact, and rescales once.
     fn adjust(&mut self, a: ValueId, at: Placement, to: Level) -> Vec<ValueId> {
         let params = self.params;
         let target = params.basis(to);
-        let through = params.basis(at.level).intersection(target.union(params.basis(Level(to.0 + 1))));
-        let log_ratio = params.log_product(through.minus(target)) - params.log_product(target.minus(through));
-        let factor = params.scale(to).0 / at.scale.0 * log_ratio.exp2();
-        debug_assert!(factor > 1e4, "a constant of {factor} would cost precision");
-        let scalar = round(factor);
+        let through = self.stopover(params.basis(at.level), target);
+        let log_ratio = params.log_product(through) - params.log_product(target);
+        let scalar = round(params.scale(to).0 / at.scale.0 * log_ratio.exp2());
         let polys = self.polys(a);
         polys
             .into_iter()
@@ -272,6 +270,22 @@ impl Lowering<'_> {
                 self.rescale(c, through, target)
             })
             .collect()
+    }
+
+    /// The smallest part of `from`, dropping the last primes first, that is larger than `to` by almost a scale: by so much
+    /// the constant of an adjustment is rounded to.
+    fn stopover(&self, from: Basis, to: Basis) -> Basis {
+        let room = |basis: Basis| self.params.log_product(basis) - self.params.log_product(to);
+        let enough = self.params.scale(Level(0)).log2() - 4.0;
+        let mut through = from;
+        while let Some(last) = through.last() {
+            let fewer = through.minus(std::iter::once(last).collect());
+            if room(fewer) < enough {
+                break;
+            }
+            through = fewer;
+        }
+        through
     }
 
     fn restrict(&mut self, a: ValueId, basis: Basis) -> ValueId {

@@ -13,8 +13,10 @@ use super::{Function, Interpreter, Module, Op, Placement, Slots, Type};
 use crate::ir::{Node, ValueId};
 use crate::polynomial::digits_in;
 
-/// A promise is this many standard deviations: over 2^16 slots and many runs an error beyond has probability below 2^-20.
-pub const PROMISE: f64 = 7.0;
+/// A promise is this many standard deviations. The slots of rounding errors are complex Gaussian to good approximation, those
+/// of the secret too, and most errors are products of the two: such a product exceeds t standard deviations with probability
+/// `2t K_1(2t)` (the product of two Rayleigh variables), 2.3e-10 for t = 12 and one slot, below 2^-16 for 2^16 slots.
+pub const PROMISE: f64 = 12.0;
 
 /// Standard deviation of the error distribution of keys and encryptions.
 const SIGMA: f64 = 3.19;
@@ -95,7 +97,7 @@ impl<'a> Model<'a> {
         (self.n / 12.0).sqrt() / scale
     }
 
-    /// Rounding both polynomials of a ciphertext, one of which meets the secret (three: two of them).
+    /// Rounding the polynomials of a ciphertext, one of which meets the secret, and a third one its square.
     fn rescale(&self, scale: f64, size: u8) -> f64 {
         let secret = if size == 3 { self.weight + self.weight * self.weight } else { self.weight };
         (self.n * (1.0 + secret) / 12.0).sqrt() / scale

@@ -94,6 +94,7 @@ fn is_reference(op: &Op) -> bool {
 pub fn fuse(function: &Function, chunk: usize) -> Vec<Launch> {
     let mut fusion = Fusion {
         function,
+        uses: function.use_counts(),
         step_of: vec![None; function.types.len()],
         steps: Vec::new(),
         open: HashMap::new(),
@@ -138,6 +139,8 @@ struct Step {
 
 struct Fusion<'a> {
     function: &'a Function,
+    /// How often each value is used.
+    uses: Vec<u32>,
     /// The step of the open window that makes a value.
     step_of: Vec<Option<usize>>,
     steps: Vec<Step>,
@@ -146,8 +149,9 @@ struct Fusion<'a> {
     launches: Vec<Launch>,
 }
 
-/// What must agree for elementwise blocks to share a launch: operations with their operands' places.
-type Shape = Vec<(&'static str, Vec<Place>)>;
+/// What must agree for elementwise blocks to share a launch: operations with their operands' places, and whether anybody
+/// outside the block needs the result.
+type Shape = Vec<(&'static str, Vec<Place>, bool)>;
 
 /// Where a block's operation finds an operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -253,6 +257,10 @@ impl Fusion<'_> {
     fn shape(&self, nodes: &[usize]) -> Shape {
         let mut loads: Vec<ValueId> = Vec::new();
         let mut made: HashMap<ValueId, usize> = HashMap::new();
+        let mut inside: HashMap<ValueId, u32> = HashMap::new();
+        for value in nodes.iter().flat_map(|&node| self.function.nodes[node].op.operands()) {
+            *inside.entry(value).or_default() += 1;
+        }
         let mut shape = Vec::with_capacity(nodes.len());
         for (i, &node) in nodes.iter().enumerate() {
             let node = &self.function.nodes[node];
@@ -264,7 +272,9 @@ impl Fusion<'_> {
                 })),
             });
             let places = places.collect();
-            shape.push((node.op.mnemonic(), places));
+            let result = node.result();
+            let escapes = self.uses[result.index()] > inside.get(&result).copied().unwrap_or(0);
+            shape.push((node.op.mnemonic(), places, escapes));
             made.insert(node.result(), i);
         }
         shape

@@ -311,7 +311,6 @@ impl Body<'_, '_> {
 
     /// The value settled and relinearized: what products and calls take.
     fn ready(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
-        // Relinearizing before rescaling divides the noise of the key switch by the scale.
         let value = self.made(v)?;
         let value = self.relinearized(value);
         self.settle(value)
@@ -322,7 +321,10 @@ impl Body<'_, '_> {
             return Ok(value);
         }
         self.above_zero(self.level(value))?;
-        Ok(self.push(Op::Rescale { a: value }))
+        // Before rescaling, not after: the noise of the key switch is divided by the scale, and the rounding of a third
+        // polynomial would meet the square of the secret.
+        let a = self.relinearized(value);
+        Ok(self.push(Op::Rescale { a }))
     }
 
     fn relinearized(&mut self, value: ValueId) -> ValueId {

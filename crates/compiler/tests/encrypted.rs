@@ -1,0 +1,117 @@
+//! Random programs, encrypted with fresh keys: what is decrypted is what the clear interpreter says, within the promise of
+//! the static noise estimate.
+
+mod programs;
+
+use cerium_ckks::encoding::Encoder;
+use cerium_ckks::params::{Params, ParamsSpec};
+use cerium_client::{SecretKey, decrypt, encrypt_with_public_key, evaluation_key, public_key};
+use cerium_compiler::ciphertext::{Interpreter, Slots, noise};
+use cerium_compiler::dsl::{Packing, Program, SourceProgram};
+use cerium_compiler::ir::Trace;
+use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::{CpuDevice, KeyStore, Session, progress};
+use num_complex::Complex64;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// Compiles, encrypts, runs, decrypts; checks every slot of every output. The largest ratio of error to promise.
+fn check(source: &SourceProgram, params: &Params, rng: &mut StdRng) -> f64 {
+    let inputs: Vec<Slots> = source
+        .inputs
+        .iter()
+        .map(|port| {
+            let period: Vec<Complex64> =
+                port.packing.gather.iter().map(|_| rng.random_range(-1.0..1.0).into()).collect();
+            period.iter().copied().cycle().take(params.slots()).collect()
+        })
+        .collect();
+    let options = CompileOptions { samples: vec![inputs.clone()], ..CompileOptions::default() };
+    let artifact = compile(source, &options, &mut Trace::default()).unwrap();
+
+    let secret = SecretKey::generate_insecure(params).unwrap();
+    let public = public_key(params, &secret).unwrap();
+    let keys = artifact.keys.iter().map(|&request| evaluation_key(params, &secret, request).unwrap());
+    let store = KeyStore::from_keys(params, &artifact.keys, keys.collect(), 1, &progress::silent).unwrap();
+    let encoder = Encoder::new(params);
+    let ports = artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
+    let encrypted: Vec<_> = ports
+        .zip(&inputs)
+        .map(|(at, slots)| {
+            encrypt_with_public_key(params, &encoder, &public, slots, at.level, at.scale).unwrap()
+        })
+        .collect();
+    let device = Box::new(CpuDevice::new(1).unwrap());
+    let mut session = Session::new(&artifact, store, device, 1, &progress::silent).unwrap();
+    let (outputs, _) = session.run(&encrypted).unwrap();
+
+    let expected = Interpreter::new(&source.module).run(&inputs);
+    let promises = artifact.outputs.iter().map(|port| noise::PROMISE * port.ciphertexts[0].error);
+    let mut largest = 0.0f64;
+    for (i, ((output, expected), promise)) in outputs.iter().zip(&expected).zip(promises).enumerate() {
+        let decrypted = decrypt(params, &encoder, &secret, output).unwrap();
+        let error = decrypted.iter().zip(expected).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max);
+        println!("output {i}: error {error:.3e}, promised {promise:.3e}");
+        assert!(error <= promise, "output {i}: error {error:.3e} exceeds the promised {promise:.3e}");
+        assert!(promise < 0.05, "output {i}: a promise of {promise:.3e} says nothing");
+        assert!(
+            error > promise / 1e4,
+            "output {i}: error {error:.3e}, the estimate {promise:.3e} is far too wide"
+        );
+    }
+}
+
+#[test]
+fn random_programs_decrypt_to_the_clear_result() {
+    // Scales of 40 bits are differences of 30-bit and 25-bit primes: levels are real sets of primes.
+    for (log_n, log_scale) in [(10, 30), (11, 40), (10, 35)] {
+        let params = Params::new(ParamsSpec::insecure(log_n, log_scale, 8, 3).unwrap()).unwrap();
+        for _ in 0..2 {
+            let mut rng = programs::fresh_rng();
+            check(&programs::random(&params, &mut rng), &params, &mut rng);
+        }
+    }
+}
+
+#[test]
+fn polynomials_take_their_depth_and_no_more() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 6, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    for degree in [1usize, 2, 3, 4, 7, 8, 15, 27, 31, 59] {
+        let series: Vec<f64> = (0..=degree).map(|_| rng.random_range(-1.0..1.0) / degree as f64).collect();
+        let p = Program::new("polynomial", &params);
+        let x = p.input("x", Packing::dense(16));
+        p.output("y", Packing::dense(16), &x.poly_eval(&series));
+        let source = p.finish();
+        let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default()).unwrap();
+        let used = artifact.inputs[0].ciphertexts[0].level.0 - artifact.outputs[0].ciphertexts[0].level.0;
+        let depth = (degree + 1).next_power_of_two().trailing_zeros();
+        assert_eq!(u32::from(used), depth, "levels of degree {degree}");
+        let ratio = check(&source, &params, &mut rng);
+        assert!(ratio > 1e-3, "degree {degree}: the promise is {:.0} times the error", 1.0 / ratio);
+    }
+}
+
+#[test]
+fn functions_take_other_weights_at_every_call() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 6, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let p = Program::new("layers", &params);
+    let mut x = p.input("x", Packing::dense(32));
+    let layer = p.function("layer", 1, &[32, 8], |_, cts, weights| {
+        let y = cts[0].linear_transform(&[
+            (0, weights[0].clone()),
+            (1, weights[1].clone()),
+            (9, weights[0].clone()),
+        ]);
+        vec![y + &weights[1]]
+    });
+    for i in 0..3 {
+        let tensor = p.tensor(&format!("w{i}"), (0..40).map(|_| rng.random_range(-0.3..0.3)).collect());
+        let wide = p.weight(tensor, &(0..32).collect::<Vec<u32>>(), 1.0);
+        let narrow = p.weight(tensor, &(32..40).collect::<Vec<u32>>(), 1.0);
+        x = p.call(&layer, &[&x], &[&wide, &narrow]).remove(0);
+    }
+    p.output("y", Packing::dense(32), &x);
+    check(&p.finish(), &params, &mut rng);
+}
