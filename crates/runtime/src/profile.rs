@@ -146,6 +146,8 @@ fn sum<'a>(usages: impl Iterator<Item = &'a Usage>) -> Usage {
 pub struct Profile {
     /// Time from the first input's upload to the last output's download.
     pub wall: Duration,
+    /// Time of the launches alone, without copying inputs and outputs.
+    pub execution: Duration,
     /// Threads that computed.
     pub threads: usize,
     /// Names of the stages; [`StageId`] indexes them.

@@ -182,7 +182,9 @@ impl Session {
         for (address, limb) in self.schedule.inputs().zip(limbs) {
             self.device.upload(address, limb)?;
         }
+        let launched = Instant::now();
         self.schedule.execute(self.device.as_mut())?;
+        let execution = launched.elapsed();
         let mut addresses = self.schedule.outputs();
         let ports = self.outputs.iter().flat_map(|port| &port.ciphertexts);
         let mut outputs = Vec::new();
@@ -191,6 +193,7 @@ impl Session {
         }
         let profile = Profile {
             wall: start.elapsed(),
+            execution,
             threads: self.device.threads(),
             stages: self.stages.clone(),
             usage: self.device.take_usage(),
