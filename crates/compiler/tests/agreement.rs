@@ -38,7 +38,7 @@ fn small_params() -> Params {
 #[test]
 fn polynomial_and_limb_interpreters_agree() {
     let params = small_params();
-    for _ in 0..6 {
+    for _ in 0..12 {
         let mut rng = programs::fresh_rng();
         let source = programs::random(&params, &mut rng);
         let chunk = rng.random_range(1..5);

@@ -66,7 +66,7 @@ impl KeySource for Keys {
 #[test]
 fn the_cpu_device_computes_what_the_interpreter_computes() {
     let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
-    for _ in 0..3 {
+    for _ in 0..5 {
         let mut rng = programs::fresh_rng();
         let source = programs::random(&params, &mut rng);
         let chunk = rng.random_range(1..12);
