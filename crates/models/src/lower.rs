@@ -18,6 +18,7 @@ use crate::scales::{self, Scale};
 use cerium_artifact::NO_ELEMENT;
 use cerium_ckks::params::Params;
 use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram};
+use std::fmt;
 
 /// How a network becomes a program: all decisions, before any code.
 #[derive(Clone, Debug)]
@@ -177,5 +178,27 @@ impl<'a> Plan<'a> {
             factor: factor(step.scale.uniform().unwrap_or(1.0)),
             bound: 1.0,
         }
+    }
+}
+
+/// One line a node: its operation, what computes it, and after how many slots its layout repeats.
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (id, node) in self.graph.nodes() {
+            let step = self.step(id);
+            write!(f, "{id} {:24} period {:<6}", node.op.name(), step.layout.period())?;
+            match &step.realization {
+                Realization::Linear(Cost { diagonals, babies, giants }) => {
+                    write!(f, " {diagonals} diagonals, {} rotations ({babies} hoisted)", babies + giants)?;
+                }
+                Realization::Polynomial(p) => {
+                    let degree = p.polynomial.degree();
+                    write!(f, " degree {degree}, error at most {:.4}, rms {:.4}", p.max_error, p.rms_error)?;
+                }
+                Realization::Input | Realization::Sum | Realization::Same => {}
+            }
+            writeln!(f)?;
+        }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::calibrate::Calibration;
 use cerium_models::data::Dataset;
 use cerium_models::graph::{Conv, Dense, Graph, NodeId, Op, Window};
-use cerium_models::import::onnx;
+use cerium_models::import;
 use cerium_models::lower::{Plan, Realization};
 use cerium_models::packing::PackingError;
 use cerium_models::reference;
@@ -56,27 +56,20 @@ fn check_packing(plan: &Plan<'_>, inputs: &[&[f32]], simulation: &Simulation) {
 
 #[test]
 fn the_demo_network() {
-    let graph = simplify(&onnx::read(&project("models/mnist/mnist.onnx")).expect("a valid model"));
+    let graph = import::read(&project("models/mnist/mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
     let params = params();
     let options = ApproximationOptions::default();
     let plan = Plan::new(&graph, &calibration, params.slots(), &options).expect("it fits");
-    let mut rotations = 0;
-    for (id, node) in graph.nodes() {
-        let step = plan.step(id);
-        match &step.realization {
-            Realization::Linear(cost) => {
-                println!("{} period {} {cost:?} {:.1}", node.op.name(), step.layout.period(), cost.time());
-                rotations += cost.babies + cost.giants;
-            }
-            Realization::Polynomial(p) => {
-                println!("{} max {:.4} rms {:.4}", node.op.name(), p.max_error, p.rms_error)
-            }
-            _ => println!("{} period {}", node.op.name(), step.layout.period()),
-        }
-    }
-    // The first layer: 25 diagonals; all three layers: few enough keys.
+    println!("{plan}");
+    let rotations = graph.nodes().map(|(id, _)| match &plan.step(id).realization {
+        Realization::Linear(cost) => cost.babies + cost.giants,
+        _ => 0,
+    });
+    let rotations: usize = rotations.sum();
+    assert!(plan.to_string().contains("25 diagonals"));
+    // One key each at most.
     assert!(rotations <= 55, "{rotations} rotations");
 
     let samples = Dataset::open(&project("models/mnist/sample")).expect("valid data");
@@ -100,7 +93,7 @@ fn the_demo_network_keeps_its_accuracy() {
         println!("skipped: {} is absent", path.display());
         return;
     }
-    let graph = simplify(&onnx::read(&project("models/mnist/mnist.onnx")).expect("a valid model"));
+    let graph = import::read(&project("models/mnist/mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
     let plan = Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default()).expect("it fits");
@@ -215,4 +208,10 @@ fn a_network_that_does_not_fit_is_refused() {
     let PackingError::TooLarge { node, needed, slots, .. } = &error;
     assert_eq!((node.as_str(), *needed, *slots), ("wide", 1 << 14, 1 << 13));
     assert!(error.to_string().contains("larger ring"));
+}
+
+#[test]
+fn weights_alone_are_no_model() {
+    let error = import::read(&project("models/mnist/mnist.safetensors")).expect_err("weights only");
+    assert!(error.to_string().contains("export the model as ONNX"), "{error}");
 }

@@ -86,9 +86,9 @@ fn resnet_20_in_the_clear() {
     let activations = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Activation(_))).count();
     assert_eq!((activations, graph[graph.output()].shape.as_slice()), (19, &[10][..]));
     let data = Dataset::open(&data).expect("valid data");
-    // 914 of all 1000 are right (checked once); 30 keep the test short.
-    let found = right(&graph, &data, 30);
-    assert!(found >= 26, "{found} of 30");
+    // Of all 1000, 914 are right (checked once); a few keep the test short.
+    let found = right(&graph, &data, 12);
+    assert!(found >= 10, "{found} of 12");
 }
 
 /// Draws numbers from a printed seed.

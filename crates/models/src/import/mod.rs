@@ -11,8 +11,24 @@ pub mod safetensors;
 #[cfg(test)]
 mod tests;
 
-use crate::graph::GraphError;
-use std::path::PathBuf;
+use crate::graph::{Graph, GraphError};
+use crate::simplify::simplify;
+use std::path::{Path, PathBuf};
+
+/// Reads a model file and joins what can be joined: the graph that everything after it works on.
+///
+/// # Errors
+/// See [`onnx::parse`]; a safetensors file is refused, for it holds weights without a network.
+pub fn read(path: &Path) -> Result<Graph, ImportError> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
+    if extension.eq_ignore_ascii_case("safetensors") {
+        return Err(ImportError::Interface(format!(
+            "{} holds weights without the network that they belong to; export the model as ONNX",
+            path.display()
+        )));
+    }
+    Ok(simplify(&onnx::read(path)?))
+}
 
 /// Why a model file cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -87,7 +87,7 @@ pub fn choose(graph: &Graph, slots: usize) -> Result<Vec<Layout>, PackingError> 
                     .map(|(layer, (a, b, linear))| {
                         *known.entry((layer, pick(*a), pick(*b))).or_insert_with(|| {
                             let (from, to) = (&candidates[*a][pick(*a)], &candidates[*b][pick(*b)]);
-                            diagonals::cost(linear, from, to).time()
+                            diagonals::estimate(linear, from, to).time()
                         })
                     })
                     .sum()

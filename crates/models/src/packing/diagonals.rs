@@ -10,7 +10,12 @@
 use super::layout::Layout;
 use crate::linear::Linear;
 use cerium_artifact::NO_ELEMENT;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+/// Time of a rotation that shares its first half with others (hoisting), in units of a whole one.
+const HOISTED: f64 = 0.6;
+/// Time of a product with a plaintext.
+const PRODUCT: f64 = 0.03;
 
 /// Rotations and products of a linear layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,29 +29,63 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Time in units of one rotation: baby steps share their first half (hoisting), and a product with a plaintext is
-    /// elementwise. A model of the compiler's own split, good enough to choose layouts by.
+    /// Time in units of one rotation: a model of the compiler's own split, good enough to choose layouts by.
     pub fn time(&self) -> f64 {
-        const HOISTED: f64 = 0.6;
-        const PRODUCT: f64 = 0.03;
         let hoist = if self.babies > 0 { 1.0 - HOISTED } else { 0.0 };
         hoist + HOISTED * self.babies as f64 + self.giants as f64 + PRODUCT * self.diagonals as f64
     }
 
-    /// The cheapest split into baby and giant steps of offsets modulo `modulus`.
-    fn of(offsets: &BTreeSet<i64>, modulus: usize) -> Self {
-        let split = |stride: i64, center: bool| {
-            let baby =
-                |&offset: &i64| if center { centered(offset, stride) } else { offset.rem_euclid(stride) };
-            let babies: BTreeSet<i64> = offsets.iter().map(baby).filter(|&baby| baby != 0).collect();
-            let giants: BTreeSet<i64> =
-                offsets.iter().map(|o| o - baby(o)).filter(|&giant| giant != 0).collect();
-            Self { diagonals: offsets.len(), babies: babies.len(), giants: giants.len() }
-        };
-        (0..=modulus.trailing_zeros())
-            .flat_map(|log| [split(1 << log, false), split(1 << log, true)])
-            .min_by(|a, b| a.time().total_cmp(&b.time()))
-            .expect("there is at least the stride of one")
+    /// The cheapest split of offsets in `[-modulus/2, modulus/2)` into baby and giant steps; `None` if none is cheaper
+    /// than `bound`.
+    fn of(offsets: &[i64], modulus: usize, giants: usize, bound: f64) -> Option<Self> {
+        let mut best: Option<Self> = None;
+        let mut steps = Distinct::new(2 * modulus + 2);
+        for log in 0..=modulus.trailing_zeros() {
+            let stride = 1i64 << log;
+            for center in [false, true] {
+                let baby =
+                    |offset: i64| if center { centered(offset, stride) } else { offset.rem_euclid(stride) };
+                let least = best.map_or(bound, |best| best.time());
+                // Baby steps of this stride are counted first, and often are too many already.
+                let babies = steps.count(offsets.iter().map(|&offset| baby(offset)));
+                let cost = Self { diagonals: offsets.len(), babies, giants };
+                if cost.time() >= least {
+                    continue;
+                }
+                let giants = giants + steps.count(offsets.iter().map(|&offset| offset - baby(offset)));
+                let cost = Self { giants, ..cost };
+                if cost.time() < least {
+                    best = Some(cost);
+                }
+            }
+        }
+        best
+    }
+}
+
+/// Counts distinct steps within `(-size/2, size/2)`.
+struct Distinct {
+    /// The count in which each step was last seen.
+    seen: Vec<u32>,
+    counts: u32,
+}
+
+impl Distinct {
+    fn new(size: usize) -> Self {
+        Self { seen: vec![0; size], counts: 0 }
+    }
+
+    /// How many different steps other than zero there are.
+    fn count(&mut self, steps: impl Iterator<Item = i64>) -> usize {
+        self.counts += 1;
+        let middle = (self.seen.len() / 2) as i64;
+        let mut distinct = 0;
+        for step in steps.filter(|&step| step != 0) {
+            let seen = &mut self.seen[(step + middle) as usize];
+            distinct += usize::from(*seen != self.counts);
+            *seen = self.counts;
+        }
+        distinct
     }
 }
 
@@ -71,45 +110,64 @@ pub struct Transform {
     pub cost: Cost,
 }
 
-/// What the layer costs between two layouts.
-pub(crate) fn cost(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Cost {
-    best(linear, from, to).1
+/// About what the layer costs between two layouts: of a picture it looks at the corners, the middles of the edges and the
+/// middle, which between layouts of matching gaps see all offsets.
+pub(super) fn estimate(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Cost {
+    best(linear, from, to, linear.sample()).1
 }
 
-/// The best period to which offsets are reduced, and what the layer costs with it.
-fn best(linear: &Linear<'_>, from: &Layout, to: &Layout) -> (usize, Cost) {
+/// What the layer costs between two layouts.
+pub(crate) fn cost(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Cost {
+    best(linear, from, to, 0..linear.outputs()).1
+}
+
+/// The best period to which offsets are reduced, and what the given outputs cost with it.
+fn best(
+    linear: &Linear<'_>,
+    from: &Layout,
+    to: &Layout,
+    outputs: impl IntoIterator<Item = usize>,
+) -> (usize, Cost) {
     let p = from.period();
     let mut seen = vec![false; p];
-    for output in 0..linear.outputs() {
+    for output in outputs {
         let slot = to.slot(output);
         linear.terms(output, |input, _| {
-            // Both are below a power of two of which p divides or which divides p.
+            // Both periods are powers of two, so the difference wraps around correctly.
             seen[from.slot(input).wrapping_sub(slot) & (p - 1)] = true;
         });
     }
-    let offsets = || seen.iter().enumerate().filter(|(_, seen)| **seen).map(|(offset, _)| offset as i64);
+    let offsets: Vec<i64> =
+        seen.iter().enumerate().filter(|(_, seen)| **seen).map(|(offset, _)| offset as i64).collect();
     let mut best: Option<(usize, Cost)> = None;
-    let mut fold = p;
-    while fold >= to.period().min(p) {
+    let mut fold = to.period().min(p);
+    while fold <= p {
         // Copies of an output within one fold each need their own terms.
         let copies = || (0..fold).step_by(to.period()).map(|copy| copy as i64);
-        let reduced: BTreeSet<i64> = offsets()
+        let mut reduced: Vec<i64> = offsets
+            .iter()
             .flat_map(|offset| copies().map(move |copy| centered(offset - copy, fold as i64)))
             .collect();
-        let mut cost = Cost::of(&reduced, fold);
-        cost.giants += (p / fold).trailing_zeros() as usize;
-        if best.is_none_or(|(_, least)| cost.time() < least.time()) {
+        reduced.sort_unstable();
+        reduced.dedup();
+        let folds = (p / fold).trailing_zeros() as usize;
+        let bound = best.map_or(f64::INFINITY, |(_, best)| best.time());
+        if let Some(cost) = Cost::of(&reduced, fold, folds, bound) {
             best = Some((fold, cost));
         }
-        fold /= 2;
+        // More copies have at least as many diagonals.
+        if reduced.len() as f64 * PRODUCT >= best.map_or(f64::INFINITY, |(_, best)| best.time()) {
+            break;
+        }
+        fold *= 2;
     }
-    best.expect("the input's own period is among the choices")
+    best.expect("without a bound there is a best split")
 }
 
 impl Transform {
     /// The layer between two layouts.
     pub(crate) fn new(linear: &Linear<'_>, from: &Layout, to: &Layout) -> Self {
-        let (fold, cost) = best(linear, from, to);
+        let (fold, cost) = best(linear, from, to, 0..linear.outputs());
         let p = from.period();
         let period = p.max(to.period());
         let mut tables: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
