@@ -19,6 +19,11 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
+/// A file of the demo network.
+fn model(name: &str) -> Vec<u8> {
+    std::fs::read(project("models/mnist").join(name)).expect("the demo network is part of the project")
+}
+
 fn params() -> Params {
     Params::named("leveled-14").expect("a named set")
 }
@@ -56,7 +61,7 @@ fn check_packing(plan: &Plan<'_>, inputs: &[&[f32]], simulation: &Simulation) {
 
 #[test]
 fn the_demo_network() {
-    let graph = import::read(&project("models/mnist/mnist.onnx")).expect("a valid model");
+    let graph = import::parse(&model("mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
     let params = params();
@@ -93,7 +98,7 @@ fn the_demo_network_keeps_its_accuracy() {
         println!("skipped: {} is absent", path.display());
         return;
     }
-    let graph = import::read(&project("models/mnist/mnist.onnx")).expect("a valid model");
+    let graph = import::parse(&model("mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
     let plan = Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default()).expect("it fits");
@@ -212,6 +217,6 @@ fn a_network_that_does_not_fit_is_refused() {
 
 #[test]
 fn weights_alone_are_no_model() {
-    let error = import::read(&project("models/mnist/mnist.safetensors")).expect_err("weights only");
+    let error = import::parse(&model("mnist.safetensors")).expect_err("weights only");
     assert!(error.to_string().contains("export the model as ONNX"), "{error}");
 }

@@ -13,21 +13,21 @@ mod tests;
 
 use crate::graph::{Graph, GraphError};
 use crate::simplify::simplify;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Reads a model file and joins what can be joined: the graph that everything after it works on.
+/// The network in the bytes of a model file, with everything joined that can be joined: the graph that what follows
+/// works on.
 ///
 /// # Errors
-/// See [`onnx::parse`]; a safetensors file is refused, for it holds weights without a network.
-pub fn read(path: &Path) -> Result<Graph, ImportError> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-    if extension.eq_ignore_ascii_case("safetensors") {
-        return Err(ImportError::Interface(format!(
-            "{} holds weights without the network that they belong to; export the model as ONNX",
-            path.display()
-        )));
+/// See [`onnx::parse`]; a safetensors file is refused by name, for it holds weights without a network.
+pub fn parse(bytes: &[u8]) -> Result<Graph, ImportError> {
+    // Such a file begins with the length of its header, which is a JSON object.
+    if bytes.get(7..9) == Some(&b"\0{"[..]) {
+        return Err(ImportError::Interface(
+            "this is a safetensors file: weights without the network that they belong to; export the model as ONNX".into(),
+        ));
     }
-    Ok(simplify(&onnx::read(path)?))
+    Ok(simplify(&onnx::parse(bytes)?))
 }
 
 /// Why a model file cannot be used.
