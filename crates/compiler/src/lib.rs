@@ -98,7 +98,10 @@ pub fn compile(
         [] => random_samples(source),
         samples => samples.to_vec(),
     };
-    let noise = noise::estimate(&ct, &samples);
+    let noise = noise::estimate(&ct, &samples, |output, slot| {
+        let gather = &source.outputs[output].packing.gather;
+        gather[slot % gather.len()] != cerium_artifact::NO_ELEMENT
+    });
     trace.record("ciphertext", "estimate_noise", start.elapsed(), (nodes, nodes));
 
     let data = &source.module.context.data;

@@ -54,11 +54,9 @@ fn check(source: &SourceProgram, params: &Params, rng: &mut StdRng) -> f64 {
         println!("output {i}: error {error:.3e}, promised {promise:.3e}");
         assert!(error <= promise, "output {i}: error {error:.3e} exceeds the promised {promise:.3e}");
         assert!(promise < 0.05, "output {i}: a promise of {promise:.3e} says nothing");
-        assert!(
-            error > promise / 1e4,
-            "output {i}: error {error:.3e}, the estimate {promise:.3e} is far too wide"
-        );
+        largest = largest.max(error / promise);
     }
+    largest
 }
 
 #[test]

@@ -21,6 +21,16 @@ enum Value {
 /// Called after each operation that makes a ciphertext, with the slots of its first operand and its result.
 pub type Observer<'a> = dyn FnMut(&Node<Op>, &[Complex64], &[Complex64]) + 'a;
 
+/// Changes values as they are made; `()` changes nothing.
+pub(super) trait Perturb {
+    /// After an operation that makes a ciphertext.
+    fn cipher(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Slots>) {}
+    /// After an operation that makes a plaintext, over one period.
+    fn plain(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Vec<f64>>) {}
+}
+
+impl Perturb for () {}
+
 /// Interprets a module of the ciphertext level, placed or not, on clear slots.
 #[derive(Debug)]
 pub struct Interpreter<'a> {
@@ -44,13 +54,29 @@ impl<'a> Interpreter<'a> {
 
     /// As [`Interpreter::run`], calling `observer` after every operation that makes a ciphertext.
     pub fn run_observed(&self, inputs: &[Slots], observer: &mut Observer<'_>) -> Vec<Slots> {
+        self.run_perturbed(inputs, &mut (), observer)
+    }
+
+    /// As [`Interpreter::run_observed`], with every value changed by `perturb` as it is made.
+    pub(super) fn run_perturbed(
+        &self,
+        inputs: &[Slots],
+        perturb: &mut dyn Perturb,
+        observer: &mut Observer<'_>,
+    ) -> Vec<Slots> {
         assert!(inputs.iter().all(|slots| slots.len() == self.slots), "inputs have one value a slot");
         let args = inputs.iter().map(|slots| Value::Cipher(Arc::new(slots.clone()))).collect();
-        let results = self.call(self.module.entry(), args, observer);
+        let results = self.call(self.module.entry(), args, perturb, observer);
         results.into_iter().map(|value| cipher(&value).as_ref().clone()).collect()
     }
 
-    fn call(&self, function: &Function, args: Vec<Value>, observer: &mut Observer<'_>) -> Vec<Value> {
+    fn call(
+        &self,
+        function: &Function,
+        args: Vec<Value>,
+        perturb: &mut dyn Perturb,
+        observer: &mut Observer<'_>,
+    ) -> Vec<Value> {
         assert_eq!(args.len(), function.params as usize, "one argument for each parameter");
         let mut values = args;
         let mut uses = function.use_counts();
@@ -61,10 +87,14 @@ impl<'a> Interpreter<'a> {
                     let (_, callee) =
                         self.module.find(function).expect("verified modules call defined functions");
                     let args = args.iter().map(|v| values[v.index()].clone()).collect();
-                    self.call(callee, args, observer)
+                    self.call(callee, args, perturb, observer)
                 }
                 op => {
-                    let result = self.step(op, &values);
+                    let mut result = self.step(op, &values);
+                    match &mut result {
+                        Value::Cipher(slots) => perturb.cipher(function, node, slots),
+                        Value::Plain(slots) => perturb.plain(function, node, slots),
+                    }
                     if let (Value::Cipher(slots), Some(first)) = (&result, op.operands().first())
                         && let Value::Cipher(operand) = &values[first.index()]
                     {

@@ -1,16 +1,22 @@
-//! The static noise estimate: for every value of a placed program, the standard deviation of a slot's error.
+//! The noise estimate: for every output of a placed program, the standard deviation of a slot's error.
 //!
-//! Errors of encryption, key switching, rescaling and encoding are those of the canonical embedding (Cheon, Kim, Kim and
-//! Song, Asiacrypt 2017; Costache, Curtis, Hales, Murphy, Ogilvie and Player, "On the precision loss in approximate
-//! homomorphic encryption", 2022): a polynomial whose coefficients have variance v has slots of variance `N v`. How
-//! errors grow in products depends on the messages; their magnitudes are taken from a run of the clear interpreter on
-//! sample inputs.
+//! Errors that the scheme adds are those of the canonical embedding (Cheon, Kim, Kim and Song, Asiacrypt 2017; Costache,
+//! Curtis, Hales, Murphy, Ogilvie and Player, "On the precision loss in approximate homomorphic encryption", 2022): a
+//! polynomial whose coefficients have variance v has slots of variance `N v`. How a program carries errors on depends on its
+//! messages and on how the errors of its values hang together, which bounds value by value get wrong by orders of magnitude.
+//! So the program is run on clear slots, as it is and with errors drawn from the model at every operation, and the results
+//! are compared. The draws are fixed: compilation is reproducible.
+
+use std::f64::consts::TAU;
+use std::sync::Arc;
 
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
+use num_complex::Complex64;
 
+use super::interpret::Perturb;
 use super::{Function, Interpreter, Module, Op, Placement, Slots, Type};
-use crate::ir::{Node, ValueId};
+use crate::ir::Node;
 use crate::polynomial::digits_in;
 
 /// A promise is this many standard deviations. The slots of rounding errors are complex Gaussian to good approximation, those
@@ -18,77 +24,140 @@ use crate::polynomial::digits_in;
 /// `2t K_1(2t)` (the product of two Rayleigh variables), 2.3e-10 for t = 12 and one slot, below 2^-16 for 2^16 slots.
 pub const PROMISE: f64 = 12.0;
 
+/// The largest of a few thousand Gaussian draws is about this many standard deviations: an output whose largest error
+/// exceeds that has slots of very different errors, and the largest one counts.
+const LARGEST: f64 = 4.0;
+
+/// Noisy runs of each sample.
+const DRAWS: u64 = 2;
+
 /// Standard deviation of the error distribution of keys and encryptions.
 const SIGMA: f64 = 3.19;
 
 /// Estimated errors of a program, in units of slots.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseReport {
-    /// Standard deviation of a slot's error, for each output.
+    /// Standard deviation of a slot's error, for each output: over the slots that hold an element.
     pub outputs: Vec<f64>,
-    /// The same for the last ciphertext of each stage; 0 for a stage without one.
+    /// The same for the last ciphertext of each stage, over all slots; 0 for a stage without one.
     pub stages: Vec<f64>,
 }
 
-/// Estimates the errors of a placed program whose inputs are fresh public-key encryptions; `samples` holds input slots of
-/// typical runs, at least one.
-pub fn estimate(module: &Module, samples: &[Vec<Slots>]) -> NoiseReport {
-    assert!(!samples.is_empty(), "magnitudes need at least one sample");
-    let magnitudes = magnitudes(module, samples);
-    let mut walk = Walk {
-        module,
-        model: Model::new(&module.context.params),
-        magnitudes,
-        next: 0,
-        stages: vec![0.0; module.stages.len()],
-    };
-    let entry = module.entry();
-    let args = entry.params().enumerate().map(|(i, v)| {
-        let at = entry.type_of(v).placement().expect("the entry takes placed ciphertexts");
-        let largest = samples.iter().flat_map(|s| &s[i]).fold(0.0f64, |m, x| m.max(x.norm()));
-        let error = walk.model.fresh(at) + walk.model.rounding(at.scale.0);
-        Error { error, magnitude: largest, independent: false }
-    });
-    let args = args.collect();
-    let outputs = walk.call(entry, args).iter().map(|e| e.error).collect();
-    NoiseReport { outputs, stages: walk.stages }
-}
-
-/// The largest magnitude of a slot, for every ciphertext operation in order of execution.
-fn magnitudes(module: &Module, samples: &[Vec<Slots>]) -> Vec<f64> {
+/// Estimates the errors of a placed program whose inputs are fresh public-key encryptions. `samples` holds input slots of
+/// typical runs, at least one; `counts(output, slot)` says whether a slot of an output has a meaning.
+pub fn estimate(
+    module: &Module,
+    samples: &[Vec<Slots>],
+    counts: impl Fn(usize, usize) -> bool,
+) -> NoiseReport {
+    assert!(!samples.is_empty(), "an estimate needs at least one sample");
     let interpreter = Interpreter::new(module);
-    let mut largest: Vec<f64> = Vec::new();
-    for inputs in samples {
-        let mut next = 0;
-        interpreter.run_observed(inputs, &mut |_, _, slots| {
-            let magnitude = slots.iter().fold(0.0f64, |m, x| m.max(x.norm_sqr())).sqrt();
-            match largest.get_mut(next) {
-                Some(known) => *known = known.max(magnitude),
-                None => largest.push(magnitude),
+    let mut outputs = vec![Deviation::default(); module.entry().results.len()];
+    let mut stages = vec![Deviation::default(); module.stages.len()];
+    for (index, inputs) in samples.iter().enumerate() {
+        let clean = run(&interpreter, module, inputs, &mut ());
+        for draw in 0..DRAWS {
+            let mut errors = Errors::new(&module.context.params, index as u64 * DRAWS + draw);
+            let entry = module.entry();
+            let mut fresh = inputs.clone();
+            for (value, slots) in entry.params().zip(&mut fresh) {
+                let at = entry.type_of(value).placement().expect("the entry takes placed ciphertexts");
+                errors.add(slots, errors.fresh(at));
             }
-            next += 1;
-        });
+            let noisy = run(&interpreter, module, &fresh, &mut errors);
+            for (i, deviation) in outputs.iter_mut().enumerate() {
+                let pairs = clean.outputs[i].iter().zip(&noisy.outputs[i]).enumerate();
+                pairs.filter(|(slot, _)| counts(i, *slot)).for_each(|(_, (a, b))| deviation.observe(a - b));
+            }
+            for (deviation, (a, b)) in stages.iter_mut().zip(clean.stages.iter().zip(&noisy.stages)) {
+                a.iter().zip(b).for_each(|(a, b)| deviation.observe(a - b));
+            }
+        }
     }
-    largest
+    let estimates = |deviations: Vec<Deviation>| deviations.iter().map(Deviation::estimate).collect();
+    NoiseReport { outputs: estimates(outputs), stages: estimates(stages) }
 }
 
-/// Standard deviations that the scheme itself adds, in slots.
-struct Model<'a> {
+/// What a run made: outputs, and the last ciphertext of each stage.
+struct Run {
+    outputs: Vec<Slots>,
+    stages: Vec<Slots>,
+}
+
+fn run(interpreter: &Interpreter<'_>, module: &Module, inputs: &[Slots], errors: &mut dyn Perturb) -> Run {
+    let mut stages = vec![Slots::new(); module.stages.len()];
+    let outputs = interpreter.run_perturbed(inputs, errors, &mut |node, _, slots| {
+        let last = &mut stages[node.stage.0 as usize];
+        last.clear();
+        last.extend_from_slice(slots);
+    });
+    Run { outputs, stages }
+}
+
+/// Statistics of differences.
+#[derive(Clone, Copy, Default)]
+struct Deviation {
+    squares: f64,
+    count: f64,
+    largest: f64,
+}
+
+impl Deviation {
+    fn observe(&mut self, difference: Complex64) {
+        let square = difference.norm_sqr();
+        self.squares += square;
+        self.count += 1.0;
+        self.largest = self.largest.max(square);
+    }
+
+    fn estimate(&self) -> f64 {
+        (self.squares / self.count.max(1.0)).sqrt().max(self.largest.sqrt() / LARGEST)
+    }
+}
+
+/// Draws the errors that the scheme adds to slots.
+struct Errors<'a> {
     params: &'a Params,
     n: f64,
     /// Expected squared norm of the secret: its Hamming weight.
     weight: f64,
+    /// Complex Gaussian numbers of unit variance, read from a random start for each error.
+    table: Vec<Complex64>,
+    state: u64,
 }
 
-impl<'a> Model<'a> {
-    fn new(params: &'a Params) -> Self {
+impl<'a> Errors<'a> {
+    fn new(params: &'a Params, seed: u64) -> Self {
         let n = params.n() as f64;
-        Model { params, n, weight: n / 2.0 }
+        let mut errors = Errors { params, n, weight: n / 2.0, table: Vec::new(), state: seed };
+        // Box and Muller's transform; E|z|^2 = 1.
+        let gaussian = |errors: &mut Self| {
+            let radius = (-(1.0 - errors.uniform()).ln()).sqrt();
+            Complex64::from_polar(radius, TAU * errors.uniform())
+        };
+        let table = (0..(1 << 14) + 3).map(|_| gaussian(&mut errors)).collect();
+        Errors { table, ..errors }
     }
 
-    /// A public-key encryption: `v * e + e0 + e1 * s` with ternary v.
+    /// Uniform in [0, 1) (SplitMix64).
+    fn uniform(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Adds an error of this standard deviation to every slot.
+    fn add(&mut self, slots: &mut [Complex64], deviation: f64) {
+        let start = (self.uniform() * self.table.len() as f64) as usize;
+        let draws = self.table.iter().cycle().skip(start);
+        slots.iter_mut().zip(draws).for_each(|(slot, draw)| *slot += deviation * draw);
+    }
+
+    /// A public-key encryption, `v * e + e0 + e1 * s` with v as heavy as the secret, and the rounding of its message.
     fn fresh(&self, at: Placement) -> f64 {
-        let variance = SIGMA * SIGMA * (self.n * 2.0 / 3.0 + 1.0 + self.weight);
+        let variance = SIGMA * SIGMA * (2.0 * self.weight + 1.0) + 1.0 / 12.0;
         (self.n * variance).sqrt() / at.scale.0
     }
 
@@ -98,9 +167,9 @@ impl<'a> Model<'a> {
     }
 
     /// Rounding the polynomials of a ciphertext, one of which meets the secret, and a third one its square.
-    fn rescale(&self, scale: f64, size: u8) -> f64 {
-        let secret = if size == 3 { self.weight + self.weight * self.weight } else { self.weight };
-        (self.n * (1.0 + secret) / 12.0).sqrt() / scale
+    fn rescale(&self, at: Placement) -> f64 {
+        let secret = if at.size == 3 { self.weight + self.weight * self.weight } else { self.weight };
+        (self.n * (1.0 + secret) / 12.0).sqrt() / at.scale.0
     }
 
     /// A key switch: each digit times an error, divided by P, and the rounding of `mod_down`.
@@ -117,114 +186,39 @@ impl<'a> Model<'a> {
     }
 }
 
-/// What is known of a value.
-#[derive(Clone, Copy)]
-struct Error {
-    /// Standard deviation of a slot's error.
-    error: f64,
-    /// Largest magnitude of a slot's message.
-    magnitude: f64,
-    /// Whether the errors of different such values are independent: products with plaintexts, and what is made of them
-    /// by sums and rotations. Errors of other values may have one origin, and add up in the worst way.
-    independent: bool,
-}
-
-struct Walk<'a> {
-    module: &'a Module,
-    model: Model<'a>,
-    magnitudes: Vec<f64>,
-    next: usize,
-    stages: Vec<f64>,
-}
-
-impl Walk<'_> {
-    fn call(&mut self, function: &Function, args: Vec<Error>) -> Vec<Error> {
-        let mut errors: Vec<Error> = args;
-        for node in &function.nodes {
-            match &node.op {
-                Op::Call { args, function: callee } => {
-                    let module = self.module;
-                    let (_, callee) = module.find(callee).expect("verified modules call defined functions");
-                    let args = args.iter().map(|v| errors[v.index()]).collect();
-                    errors.extend(self.call(callee, args));
-                }
-                _ => {
-                    let error = self.step(function, node, &errors);
-                    if matches!(function.type_of(node.result()), Type::Cipher(_)) {
-                        self.stages[node.stage.0 as usize] = error.error;
-                    }
-                    errors.push(error);
-                }
+impl Perturb for Errors<'_> {
+    fn cipher(&mut self, function: &Function, node: &Node<Op>, slots: &mut Arc<Slots>) {
+        let at =
+            function.type_of(node.result()).placement().expect("placed functions have placed ciphertexts");
+        let deviation = match &node.op {
+            Op::Rotate { .. } | Op::Conjugate { .. } | Op::Relinearize { .. } => {
+                self.key_switch(at.level, at.scale.0)
             }
-        }
-        function.results.iter().map(|v| errors[v.index()]).collect()
+            Op::Rescale { .. } => self.rescale(at),
+            Op::Adjust { .. } => {
+                // The constant that makes the scale exact is rounded as well.
+                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm()));
+                let constant = largest * 16.0 / self.params.scale(Level(0)).0;
+                self.rescale(at).hypot(constant)
+            }
+            Op::MulConst { value, scale, .. } if value.0.fract() != 0.0 => {
+                let scale = scale.map_or(1.0, |s| s.0);
+                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm()));
+                0.5 / scale * largest / value.0.abs()
+            }
+            _ => return,
+        };
+        let slots: &mut Slots = Arc::make_mut(slots);
+        self.add(slots, deviation);
     }
 
-    fn step(&mut self, function: &Function, node: &Node<Op>, errors: &[Error]) -> Error {
-        let at =
-            |v: ValueId| function.type_of(v).placement().expect("placed functions have placed ciphertexts");
-        let of = |v: &ValueId| errors[v.index()];
-        let result = function.type_of(node.result());
-        let magnitude = match result {
-            Type::Cipher(_) => {
-                self.next += 1;
-                self.magnitudes[self.next - 1]
-            }
-            _ => 0.0,
-        };
-        let (error, independent) = match &node.op {
-            Op::Add { a, b } | Op::Sub { a, b } => {
-                let (ea, eb) = (of(a), of(b));
-                match ea.independent && eb.independent && a != b {
-                    true => (ea.error.hypot(eb.error), true),
-                    false => (ea.error + eb.error, false),
-                }
-            }
-            Op::Neg { a } => (of(a).error, of(a).independent),
-            Op::Mul { a, b } => {
-                let (ea, eb) = (of(a), of(b));
-                (ea.error * eb.magnitude + eb.error * ea.magnitude + ea.error * eb.error, false)
-            }
-            Op::AddPlain { a, p } => (of(a).error.hypot(of(p).error), of(a).independent),
-            Op::MulPlain { a, p } => {
-                let (ea, ep) = (of(a), of(p));
-                ((ea.error * ep.magnitude).hypot(ep.error * ea.magnitude), true)
-            }
-            Op::AddConst { a, .. } => (of(a).error, of(a).independent),
-            Op::MulConst { a, value, scale } => {
-                // The constant is rounded to a multiple of 1/scale.
-                let rounding = match scale {
-                    Some(scale) if value.0.fract() != 0.0 => 0.5 / scale.0 * of(a).magnitude,
-                    _ => 0.0,
-                };
-                (of(a).error * value.0.abs() + rounding, of(a).independent)
-            }
-            Op::Rotate { a, .. } | Op::Conjugate { a } => {
-                let at = at(*a);
-                (of(a).error.hypot(self.model.key_switch(at.level, at.scale.0)), of(a).independent)
-            }
-            Op::Relinearize { a } => {
-                let at = at(*a);
-                (of(a).error.hypot(self.model.key_switch(at.level, at.scale.0)), of(a).independent)
-            }
-            Op::Rescale { a } | Op::Adjust { a, .. } => {
-                let to = at(node.result());
-                (of(a).error.hypot(self.model.rescale(to.scale.0, to.size)), of(a).independent)
-            }
-            Op::Weight { index } => {
-                let data = &self.module.context.data;
-                let slots = data.slots(&data.weights[*index as usize]);
-                let magnitude = slots.iter().fold(0.0f64, |m, x| m.max(x.abs()));
-                return Error { error: 0.0, magnitude, independent: true };
-            }
-            Op::RotatePlain { p, .. } => return of(p),
-            Op::Encode { p, scale, .. } => {
-                return Error { error: self.model.rounding(scale.0), ..of(p) };
-            }
-            Op::LinearTransform { .. } | Op::PolyEval { .. } | Op::Call { .. } => {
-                unreachable!("expanded before placement")
-            }
-        };
-        Error { error, magnitude, independent }
+    fn plain(&mut self, function: &Function, node: &Node<Op>, slots: &mut Arc<Vec<f64>>) {
+        if let Type::Encoded { scale, .. } = function.type_of(node.result()) {
+            let deviation = self.rounding(scale.0);
+            let start = (self.uniform() * self.table.len() as f64) as usize;
+            let draws = self.table.iter().cycle().skip(start);
+            let slots: &mut Vec<f64> = Arc::make_mut(slots);
+            slots.iter_mut().zip(draws).for_each(|(slot, draw)| *slot += deviation * draw.re);
+        }
     }
 }
