@@ -16,7 +16,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cerium-models", &["cerium-ckks", "cerium-artifact", "cerium-compiler"]),
     (
         "cerium",
-        &["cerium-ckks", "cerium-artifact", "cerium-client", "cerium-compiler", "cerium-runtime", "cerium-models"],
+        &[
+            "cerium-ckks",
+            "cerium-artifact",
+            "cerium-client",
+            "cerium-compiler",
+            "cerium-runtime",
+            "cerium-models",
+        ],
     ),
 ];
 
@@ -64,9 +71,13 @@ fn no_cuda_feature_and_no_build_script() {
     for package in metadata()["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
         let features = package["features"].as_object().unwrap();
-        assert!(features.keys().all(|f| !f.contains("cuda")), "{name} has a CUDA feature; CUDA is loaded at run time");
+        assert!(
+            features.keys().all(|f| !f.contains("cuda")),
+            "{name} has a CUDA feature; CUDA is loaded at run time"
+        );
         let targets = package["targets"].as_array().unwrap();
-        let builds = targets.iter().any(|t| t["kind"].as_array().unwrap().contains(&Value::from("custom-build")));
+        let builds =
+            targets.iter().any(|t| t["kind"].as_array().unwrap().contains(&Value::from("custom-build")));
         assert!(!builds, "{name} has a build script");
     }
 }

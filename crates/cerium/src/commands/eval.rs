@@ -1,0 +1,218 @@
+//! `cerium eval`: accuracy and latency of a program on encrypted data, beside the network in the clear.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::encoding::Encoder;
+use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key};
+use cerium_models::data::Dataset;
+use cerium_models::reference;
+use cerium_runtime::{CpuDevice, KeyStore, Session};
+use serde_json::json;
+
+use super::Threads;
+use super::decrypt::decrypt_outputs;
+use super::keygen::{evaluation_keys, generate};
+use super::run::{show_stages, stage_times, stages_json};
+use crate::figures::{self, row};
+use crate::network::Network;
+use crate::packing::{largest, pack};
+use crate::program::Program;
+use crate::progress::Progress;
+
+/// Classify a data set under encryption: accuracy beside that of the network in the clear, and latency by stage.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cerium eval mnist.cerium --data models/mnist/sample --count 20")]
+pub(crate) struct Eval {
+    /// The program, made by `cerium compile`.
+    program: PathBuf,
+    /// Inputs, with labels if there are any.
+    #[arg(long, value_name = "DATA")]
+    data: PathBuf,
+    /// Classify at most this many inputs.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    count: usize,
+    /// The client's folder of keys; without it, keys are made for the occasion.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// The network in the clear; without it, the model in the program.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Allow parameter sets without security, for tests.
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is counted over the inputs.
+#[derive(Default)]
+struct Tally {
+    encrypt: Duration,
+    run: Duration,
+    decrypt: Duration,
+    stages: Vec<(String, Duration)>,
+    clear_right: usize,
+    encrypted_right: usize,
+    max_error: f64,
+    disagreements: Vec<usize>,
+}
+
+impl Eval {
+    pub(crate) fn run(self) -> Result<()> {
+        let threads = self.threads.apply()?;
+        let program = Program::read(&self.program)?;
+        let network = match &self.model {
+            Some(path) => Network::read(path)?,
+            None if program.artifact.model.is_empty() => {
+                bail!("{} holds no model to compare with; name one with --model", self.program.display())
+            }
+            None => Network::parse(program.artifact.name.clone(), program.artifact.model.clone())
+                .with_context(|| format!("cannot use the model in {}", self.program.display()))?,
+        };
+        let data = Dataset::open(&self.data)?;
+        let inputs = network.inputs(&data, self.count)?;
+        if inputs.is_empty() {
+            bail!("there is nothing to classify; --count is at least 1");
+        }
+        let progress = Progress::new();
+        let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
+        let start = Instant::now();
+        let (params, requests) = (&program.params, &program.artifact.keys[..]);
+        let (secret, keys) = match &self.keys {
+            Some(folder) => {
+                let secret = KeyFolder::new(folder).secret_key(params)?;
+                (secret, KeyStore::open(folder, params, requests, threads, &step)?)
+            }
+            None => {
+                let secret = generate(params, self.insecure)?;
+                let keys = evaluation_keys(&program, &secret, &progress)?;
+                (secret, KeyStore::from_keys(params, requests, keys, threads, &step)?)
+            }
+        };
+        let device = Box::new(CpuDevice::new(threads)?);
+        let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
+        let preparation = start.elapsed();
+
+        let mut tally = Tally::default();
+        for (index, input) in inputs.iter().enumerate() {
+            step("classifying", index, inputs.len());
+            let label = data.label(index).map(|label| label as usize);
+            tally
+                .classify(&program, &network, &mut session, &secret, input, label, index)
+                .with_context(|| format!("input {index} of {}", self.data.display()))?;
+        }
+        progress.clear();
+        let count = inputs.len();
+        let labelled = (0..count).all(|index| data.label(index).is_some());
+        let accuracy = |right: usize| labelled.then(|| right as f64 / count as f64);
+        let mean = |time: Duration| time.as_secs_f64() / count as f64;
+        let stages: Vec<(String, Duration)> =
+            tally.stages.iter().map(|(name, time)| (name.clone(), *time / count as u32)).collect();
+        let total = tally.encrypt + tally.run + tally.decrypt;
+        if self.json {
+            return figures::print_json(&json!({
+                "program": program.artifact.name,
+                "params": params.name(),
+                "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
+                "device": session.device(),
+                "count": count,
+                "clear_accuracy": accuracy(tally.clear_right),
+                "encrypted_accuracy": accuracy(tally.encrypted_right),
+                "agreements": count - tally.disagreements.len(),
+                "disagreements": tally.disagreements,
+                "max_error": tally.max_error,
+                "seconds_per_input": mean(total),
+                "encrypt_seconds": mean(tally.encrypt),
+                "run_seconds": mean(tally.run),
+                "decrypt_seconds": mean(tally.decrypt),
+                "stages": stages_json(&stages),
+                "preparation_seconds": preparation.as_secs_f64(),
+                "keys": requests.len(),
+                "key_bytes": program.key_bytes(),
+                "memory": session.memory(),
+            }));
+        }
+        let percent =
+            |right| accuracy(right).map_or("no labels".into(), |share| format!("{:.2}%", 100.0 * share));
+        let seconds = |time: Duration| figures::duration(time / count as u32);
+        let mut text = figures::table(&[
+            row(["accuracy, encrypted", &percent(tally.encrypted_right)]),
+            row(["accuracy, in the clear", &percent(tally.clear_right)]),
+            row(["equal answers", &format!("{} of {count}", count - tally.disagreements.len())]),
+            row(["largest error of an output", &format!("{:.4}", tally.max_error)]),
+            row(["time of an input", &seconds(total)]),
+            row(["  encrypt (client)", &seconds(tally.encrypt)]),
+            row(["  run (server)", &seconds(tally.run)]),
+            row(["  decrypt (client)", &seconds(tally.decrypt)]),
+            row(["preparation, once", &figures::duration(preparation)]),
+            row(["evaluation keys", &format!("{}, {}", requests.len(), figures::bytes(program.key_bytes()))]),
+        ]);
+        text += &format!("\n{}", show_stages(&stages));
+        text += &format!("  {} under {}, on {}\n", program.artifact.name, params.name(), session.device());
+        figures::print(&text)
+    }
+}
+
+impl Tally {
+    /// One input, from encryption to decryption, beside the network in the clear.
+    #[expect(clippy::too_many_arguments, reason = "the parties and the input, used once")]
+    fn classify(
+        &mut self,
+        program: &Program,
+        network: &Network,
+        session: &mut Session,
+        secret: &SecretKey,
+        input: &[f32],
+        label: Option<usize>,
+        index: usize,
+    ) -> Result<()> {
+        let clear = reference::run(&network.graph, input)?;
+        let start = Instant::now();
+        let ciphertexts = encrypt(program, secret, input)?;
+        self.encrypt += start.elapsed();
+        let (outputs, profile) = session.run(&ciphertexts)?;
+        self.run += profile.wall;
+        let start = Instant::now();
+        let outputs = decrypt_outputs(program, secret, &outputs, None)?;
+        self.decrypt += start.elapsed();
+        let [(_, encrypted)] = &outputs[..] else {
+            bail!("the program has {} outputs, not one", outputs.len())
+        };
+        if encrypted.len() != clear.len() {
+            bail!("the program has {} outputs, the network in the clear {}", encrypted.len(), clear.len());
+        }
+        let error = encrypted.iter().zip(&clear).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        self.max_error = self.max_error.max(error);
+        let answers = (largest(&clear), largest(encrypted));
+        self.clear_right += usize::from(Some(answers.0) == label);
+        self.encrypted_right += usize::from(Some(answers.1) == label);
+        if answers.0 != answers.1 {
+            self.disagreements.push(index);
+        }
+        let times = stage_times(&profile);
+        if self.stages.is_empty() {
+            self.stages = times;
+        } else {
+            self.stages.iter_mut().zip(times).for_each(|((_, sum), (_, time))| *sum += time);
+        }
+        Ok(())
+    }
+}
+
+/// Encrypts an input under the secret key.
+pub(super) fn encrypt(program: &Program, secret: &SecretKey, input: &[f32]) -> Result<Vec<Ciphertext>> {
+    let port = program.input()?;
+    let encoder = Encoder::new(&program.params);
+    let slots = pack(&program.artifact, port, input)?;
+    let encrypted = slots.iter().zip(&port.ciphertexts).map(|(slots, at)| {
+        let fresh = encrypt_with_secret_key(&program.params, &encoder, secret, slots, at.level, at.scale)?;
+        Ok(fresh.expand(&program.params))
+    });
+    encrypted.collect()
+}

@@ -1,0 +1,242 @@
+//! `cerium explain`: what a program does and costs, without running it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use cerium_artifact::{Port, Stage, StageId};
+use cerium_ckks::evaluation_key::KeyKind;
+use cerium_runtime::null::{Measurement, measure};
+use cerium_runtime::{KernelClass, Usage};
+use serde_json::{Value, json};
+
+use crate::figures::{self, row, small};
+use crate::program::Program;
+use crate::speed::Speed;
+
+/// Say what a program costs: levels, operations, rotations, keys, memory, kernels, noise, and time on this machine.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cerium explain mnist.cerium")]
+pub(crate) struct Explain {
+    /// The program, made by `cerium compile`.
+    program: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that is reported.
+struct Report {
+    program: Program,
+    costs: Measurement,
+    speed: Speed,
+}
+
+impl Explain {
+    pub(crate) fn run(self) -> Result<()> {
+        let program = Program::read(&self.program)?;
+        let costs = measure(&program.artifact)?;
+        let speed = Speed::measure(&program.params);
+        let report = Report { program, costs, speed };
+        if self.json { figures::print_json(&report.to_json()) } else { figures::print(&report.to_text()) }
+    }
+}
+
+impl Report {
+    /// The stages that do something.
+    fn stages(&self) -> impl Iterator<Item = (StageId, &Stage)> {
+        let stages = self.program.artifact.stages.iter().enumerate();
+        let stages = stages.map(|(index, stage)| (StageId(index as u16), stage));
+        stages.filter(|(id, _)| self.costs.usage.stage(*id).launches > 0)
+    }
+
+    /// Predicted time of a stage on one thread.
+    fn stage_time(&self, stage: StageId) -> Duration {
+        let classes = KernelClass::ALL.into_iter();
+        classes.map(|class| self.speed.predict(class, &self.costs.usage.get(stage, class))).sum()
+    }
+
+    fn class_time(&self, class: KernelClass) -> Duration {
+        self.speed.predict(class, &self.costs.usage.class(class))
+    }
+
+    fn total_time(&self) -> Duration {
+        KernelClass::ALL.into_iter().map(|class| self.class_time(class)).sum()
+    }
+
+    /// How often an operation occurs over all stages.
+    fn operations(&self, name: &str) -> u64 {
+        let all = self.program.artifact.stages.iter().flat_map(|stage| &stage.operations);
+        all.filter(|(operation, _)| operation == name).map(|(_, count)| count).sum()
+    }
+
+    fn rotation_keys(&self) -> usize {
+        self.program.artifact.keys.iter().filter(|key| matches!(key.kind, KeyKind::Rotation(_))).count()
+    }
+
+    fn raw_weight_bytes(&self) -> u64 {
+        self.program.artifact.tensors.iter().map(|tensor| 4 * tensor.values.len() as u64).sum()
+    }
+
+    fn to_text(&self) -> String {
+        let Program { artifact, params, digest } = &self.program;
+        let security = match params.security_bits() {
+            Some(bits) if !params.is_insecure() => format!("{bits}-bit secure"),
+            _ => "INSECURE, for tests only".into(),
+        };
+        let mut text = format!("program `{}` ({digest:?})\n", artifact.name);
+        text += &format!(
+            "parameters {}: {security}, N = 2^{}, log PQ = {:.0}, {} levels\n\n",
+            params.name(),
+            params.log_n(),
+            params.log_pq(),
+            params.max_level().0
+        );
+        let mut rows = vec![row(["port", "tensor", "shape", "ciphertexts", "level", "bytes", "error"])];
+        for (kind, ports) in [("input", &artifact.inputs), ("output", &artifact.outputs)] {
+            rows.extend(ports.iter().map(|port| self.port_row(kind, port)));
+        }
+        text += &figures::table(&rows);
+
+        let mut rows = vec![row(["stage", "levels", "operations", "error", "predicted"])];
+        for (id, stage) in self.stages() {
+            let operations: Vec<String> =
+                stage.operations.iter().map(|(name, count)| format!("{count} {name}")).collect();
+            rows.push(row([
+                &stage.name,
+                &format!("{} -> {}", stage.level_in.0, stage.level_out.0),
+                &operations.join(", "),
+                &small(stage.error),
+                &figures::duration(self.stage_time(id)),
+            ]));
+        }
+        text += &format!("\n{}", figures::table(&rows));
+        text += "  Errors: predicted standard deviations; of a port's elements, of a stage's slots (values in [-1, 1]).\n";
+
+        let mut rows =
+            vec![row(["kernels", "launches", "blocks", "multiplications", "read", "written", "predicted"])];
+        let mut usage_row = |name: &str, usage: Usage, time: Duration| {
+            rows.push(row([
+                name,
+                &usage.launches.to_string(),
+                &usage.blocks.to_string(),
+                &format!("{:.1e}", usage.multiplications as f64),
+                &figures::bytes(usage.bytes_read),
+                &figures::bytes(usage.bytes_written),
+                &figures::duration(time),
+            ]));
+        };
+        for class in KernelClass::ALL {
+            usage_row(class.name(), self.costs.usage.class(class), self.class_time(class));
+        }
+        usage_row("all", self.costs.usage.total(), self.total_time());
+        text += &format!("\n{}", figures::table(&rows));
+        text +=
+            "  Predicted from the speed of single kernels, measured now on one thread of this machine.\n\n";
+
+        text += &figures::table(&[
+            row(["rotations", &self.operations("rotate").to_string()]),
+            row([
+                "evaluation keys",
+                &format!("{} ({} of rotations)", artifact.keys.len(), self.rotation_keys()),
+            ]),
+            row(["  as files", &figures::bytes(self.program.key_bytes())]),
+            row(["  in memory", &figures::bytes(self.costs.key_bytes)]),
+            row(["weights, raw", &figures::bytes(self.raw_weight_bytes())]),
+            row(["weights, encoded", &figures::bytes(self.costs.plaintext_bytes)]),
+            row(["working memory", &figures::bytes(self.costs.pool_bytes)]),
+            row(["memory in all", &figures::bytes(self.memory())]),
+        ]);
+        text
+    }
+
+    fn memory(&self) -> u64 {
+        self.costs.key_bytes + self.costs.plaintext_bytes + self.costs.pool_bytes
+    }
+
+    fn port_row(&self, kind: &str, port: &Port) -> Vec<String> {
+        let level = port.ciphertexts.first().map_or_else(String::new, |packed| packed.level.0.to_string());
+        let error = port.ciphertexts.iter().map(|packed| packed.error).fold(0.0, f64::max);
+        row([
+            kind,
+            &port.name,
+            &format!("{:?}", port.shape),
+            &port.ciphertexts.len().to_string(),
+            &level,
+            &figures::bytes(self.port_bytes(port)),
+            &small(error),
+        ])
+    }
+
+    fn port_bytes(&self, port: &Port) -> u64 {
+        let params = &self.program.params;
+        port.ciphertexts.iter().map(|packed| 8 * (params.basis(packed.level).len() * params.n()) as u64).sum()
+    }
+
+    fn to_json(&self) -> Value {
+        let Program { artifact, params, digest } = &self.program;
+        let port = |port: &Port| {
+            json!({
+                "name": port.name,
+                "shape": port.shape,
+                "ciphertexts": port.ciphertexts.iter().map(|packed| json!({
+                    "level": packed.level.0,
+                    "log_scale": packed.scale.log2(),
+                    "error": packed.error,
+                })).collect::<Vec<_>>(),
+                "bytes": self.port_bytes(port),
+            })
+        };
+        let stages = self.stages().map(|(id, stage)| {
+            let operations: serde_json::Map<String, Value> =
+                stage.operations.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+            json!({
+                "name": stage.name,
+                "level_in": stage.level_in.0,
+                "level_out": stage.level_out.0,
+                "operations": operations,
+                "error": stage.error,
+                "predicted_seconds": self.stage_time(id).as_secs_f64(),
+                "usage": usage_json(&self.costs.usage.stage(id)),
+            })
+        });
+        let kernels: serde_json::Map<String, Value> = KernelClass::ALL
+            .into_iter()
+            .map(|class| {
+                let mut usage = usage_json(&self.costs.usage.class(class));
+                usage["predicted_seconds"] = self.class_time(class).as_secs_f64().into();
+                (class.name().to_owned(), usage)
+            })
+            .collect();
+        json!({
+            "name": artifact.name,
+            "digest": format!("{digest:?}"),
+            "params": params.name(),
+            "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
+            "inputs": artifact.inputs.iter().map(port).collect::<Vec<_>>(),
+            "outputs": artifact.outputs.iter().map(port).collect::<Vec<_>>(),
+            "stages": stages.collect::<Vec<_>>(),
+            "kernels": kernels,
+            "rotations": self.operations("rotate"),
+            "keys": artifact.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "rotation_keys": self.rotation_keys(),
+            "key_bytes": self.program.key_bytes(),
+            "key_memory_bytes": self.costs.key_bytes,
+            "raw_weight_bytes": self.raw_weight_bytes(),
+            "encoded_weight_bytes": self.costs.plaintext_bytes,
+            "pool_bytes": self.costs.pool_bytes,
+            "memory_bytes": self.memory(),
+            "predicted_seconds_one_thread": self.total_time().as_secs_f64(),
+        })
+    }
+}
+
+fn usage_json(usage: &Usage) -> Value {
+    json!({
+        "launches": usage.launches,
+        "blocks": usage.blocks,
+        "multiplications": usage.multiplications,
+        "bytes_read": usage.bytes_read,
+        "bytes_written": usage.bytes_written,
+    })
+}

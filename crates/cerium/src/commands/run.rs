@@ -1,0 +1,98 @@
+//! `cerium run`: the server's work.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cerium_ckks::wire;
+use cerium_runtime::{CpuDevice, KeyStore, Profile, Session};
+use serde_json::{Value, json};
+
+use super::Threads;
+use crate::figures::{self, row};
+use crate::files;
+use crate::program::Program;
+use crate::progress::Progress;
+
+/// Run a program on encrypted input. Needs no secret: of the keys it reads only DIR/evaluation.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  cerium run mnist.cerium --keys keys --input image.ct -o answer.ct")]
+pub(crate) struct Run {
+    /// The program, made by `cerium compile`.
+    program: PathBuf,
+    /// Folder of keys; only the folder `evaluation` in it is read.
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+    /// The encrypted input, made by `cerium encrypt`.
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where the encrypted answer goes.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    #[command(flatten)]
+    threads: Threads,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    pub(crate) fn run(self) -> Result<()> {
+        let threads = self.threads.apply()?;
+        let program = Program::read(&self.program)?;
+        let inputs = program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?;
+        let progress = Progress::new();
+        let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
+        let start = Instant::now();
+        let keys = KeyStore::open(&self.keys, &program.params, &program.artifact.keys, threads, &step)?;
+        let device = Box::new(CpuDevice::new(threads)?);
+        let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
+        let preparation = start.elapsed();
+        let (outputs, profile) = progress.work("running", || session.run(&inputs))?;
+        let bytes = wire::encode_ciphertexts(&program.params, program.digest, &outputs);
+        files::write(&self.output, &bytes)?;
+        if self.json {
+            return figures::print_json(&json!({
+                "output": self.output,
+                "bytes": bytes.len(),
+                "device": session.device(),
+                "preparation_seconds": preparation.as_secs_f64(),
+                "seconds": profile.wall.as_secs_f64(),
+                "stages": stages_json(&stage_times(&profile)),
+                "memory": session.memory(),
+            }));
+        }
+        let memory = session.memory();
+        figures::print(&format!(
+            "{}\n{}: {}, computed in {} after {} of preparation, on {}\n  memory: keys {}, encoded weights {}, working memory {}\n",
+            show_stages(&stage_times(&profile)),
+            self.output.display(),
+            figures::bytes(bytes.len() as u64),
+            figures::duration(profile.wall),
+            figures::duration(preparation),
+            session.device(),
+            figures::bytes(memory.keys),
+            figures::bytes(memory.plaintexts),
+            figures::bytes(memory.pool),
+        ))
+    }
+}
+
+/// Names of the stages that computed something, with their time: busy time over threads.
+pub(super) fn stage_times(profile: &Profile) -> Vec<(String, Duration)> {
+    let times = profile.stage_times().map(|(name, time)| (name.to_owned(), time));
+    times.filter(|(_, time)| !time.is_zero()).collect()
+}
+
+pub(super) fn stages_json(stages: &[(String, Duration)]) -> Value {
+    stages.iter().map(|(name, time)| json!({ "name": name, "seconds": time.as_secs_f64() })).collect()
+}
+
+pub(super) fn show_stages(stages: &[(String, Duration)]) -> String {
+    let total: Duration = stages.iter().map(|(_, time)| *time).sum();
+    let share =
+        |time: &Duration| format!("{:.0}%", 100.0 * time.as_secs_f64() / total.as_secs_f64().max(1e-9));
+    let mut rows = vec![row(["stage", "time", "share"])];
+    rows.extend(stages.iter().map(|(name, time)| row([name, &figures::duration(*time), &share(time)])));
+    figures::table(&rows)
+}

@@ -1,0 +1,167 @@
+//! A model file on its way to a program.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cerium_artifact::{Artifact, NO_ELEMENT};
+use cerium_ckks::params::Params;
+use cerium_compiler::ciphertext::Slots;
+use cerium_compiler::ciphertext::passes::PlaceError;
+use cerium_compiler::dsl::Packing;
+use cerium_compiler::ir::Trace;
+use cerium_compiler::{CompileError, CompileOptions, compile};
+use cerium_models::approximation::ApproximationOptions;
+use cerium_models::calibrate::Calibration;
+use cerium_models::data::Dataset;
+use cerium_models::graph::Graph;
+use cerium_models::import;
+use cerium_models::lower::Plan;
+use cerium_models::packing::PackingError;
+
+use crate::files;
+
+/// Samples from which the noise estimate takes magnitudes.
+const NOISE_SAMPLES: usize = 4;
+
+/// A network as imported, with the file it came from.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Name for the program.
+    pub(crate) name: String,
+    /// Bytes of the model file.
+    pub(crate) bytes: Vec<u8>,
+    /// What is in it.
+    pub(crate) graph: Graph,
+}
+
+impl Network {
+    /// Reads a model file.
+    pub(crate) fn read(path: &Path) -> Result<Network> {
+        let name =
+            path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
+        let bytes = files::read(path, "model", "a model is an ONNX file, as exported by PyTorch and others")?;
+        Network::parse(name, bytes).with_context(|| format!("cannot use the model {}", path.display()))
+    }
+
+    /// The network in the bytes of a model file.
+    pub(crate) fn parse(name: String, bytes: Vec<u8>) -> Result<Network> {
+        let graph = import::parse(&bytes)?;
+        Ok(Network { name, bytes, graph })
+    }
+
+    /// Inputs `0..count` of a data set, after a check that they fit the network.
+    pub(crate) fn inputs<'d>(&self, data: &'d Dataset, count: usize) -> Result<Vec<&'d [f32]>> {
+        let wanted = &self.graph.input().shape;
+        if data.shape().iter().product::<usize>() != wanted.iter().product::<usize>() {
+            bail!("the data have inputs of shape {:?}, the network takes {wanted:?}", data.shape());
+        }
+        let mut inputs = data.inputs();
+        inputs.truncate(count);
+        Ok(inputs)
+    }
+}
+
+/// Which parameter set a program gets.
+#[derive(Clone, Debug)]
+pub(crate) enum Choice {
+    /// The smallest secure one that fits.
+    Auto,
+    /// This one.
+    Named(Params),
+}
+
+impl Choice {
+    /// Reads `--params` and `--insecure`.
+    pub(crate) fn parse(name: &str, insecure: bool) -> Result<Choice> {
+        Ok(match (name, insecure) {
+            ("auto", _) => Choice::Auto,
+            (name, false) => Choice::Named(Params::named(name)?),
+            (name, true) => Choice::Named(Params::named_insecure(name)?),
+        })
+    }
+
+    /// The sets to try, smallest first.
+    fn candidates(&self) -> Result<Vec<Params>> {
+        if let Choice::Named(params) = self {
+            return Ok(vec![params.clone()]);
+        }
+        let mut names: Vec<&str> =
+            Params::names().into_iter().filter(|name| name.starts_with("leveled")).collect();
+        names.sort_unstable();
+        names.into_iter().map(|name| Ok(Params::named(name)?)).collect()
+    }
+}
+
+/// A network with everything decided.
+pub(crate) struct Compiled<'a> {
+    pub(crate) params: Params,
+    pub(crate) plan: Plan<'a>,
+    pub(crate) artifact: Artifact,
+    pub(crate) trace: Trace,
+}
+
+/// Compiles a network under the first parameter set of `choice` that has room and levels for it.
+pub(crate) fn compile_network<'a>(
+    network: &'a Network,
+    samples: &[&[f32]],
+    choice: &Choice,
+    options: &ApproximationOptions,
+    dump: &[String],
+) -> Result<Compiled<'a>> {
+    let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
+    let mut refusal = None;
+    for params in choice.candidates()? {
+        let plan = match Plan::new(&network.graph, &calibration, params.slots(), options) {
+            Ok(plan) => plan,
+            Err(error @ PackingError::TooLarge { .. }) => {
+                refusal = Some(anyhow::Error::new(error));
+                continue;
+            }
+        };
+        let source = plan.program(&network.name, &params);
+        let slots =
+            |sample: &&[f32]| source.inputs.iter().map(|port| pack(&port.packing, sample, &params)).collect();
+        let samples = samples.iter().take(NOISE_SAMPLES).map(slots).collect();
+        let mut trace = Trace { dump: dump.to_vec(), ..Trace::default() };
+        match compile(&source, &CompileOptions { samples, ..CompileOptions::default() }, &mut trace) {
+            Ok(mut artifact) => {
+                artifact.model = network.bytes.clone();
+                return Ok(Compiled { params, plan, artifact, trace });
+            }
+            Err(error @ CompileError::Place(PlaceError::TooDeep { .. })) => refusal = Some(error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let refusal = refusal.context("there is no parameter set to try")?;
+    Err(match choice {
+        Choice::Auto => refusal.context("no secure parameter set fits the network"),
+        Choice::Named(_) => refusal,
+    })
+}
+
+/// The smallest secure set in whose slots the network fits, or the set of `choice`; levels are not looked at.
+pub(crate) fn plan_network<'a>(
+    network: &'a Network,
+    samples: &[&[f32]],
+    choice: &Choice,
+    options: &ApproximationOptions,
+) -> Result<(Params, Plan<'a>)> {
+    let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
+    let mut refusal = None;
+    for params in choice.candidates()? {
+        match Plan::new(&network.graph, &calibration, params.slots(), options) {
+            Ok(plan) => return Ok((params, plan)),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    Err(refusal.context("there is no parameter set to try")?.into())
+}
+
+/// All slots of an input.
+pub(crate) fn pack(packing: &Packing, values: &[f32], params: &Params) -> Slots {
+    let slot = |&element: &u32| match element {
+        NO_ELEMENT => 0.0.into(),
+        element => (packing.factor * f64::from(values[element as usize])).into(),
+    };
+    packing.gather.iter().cycle().take(params.slots()).map(slot).collect()
+}

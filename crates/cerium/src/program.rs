@@ -1,0 +1,71 @@
+//! A compiled program as the commands use it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cerium_artifact::{Artifact, ArtifactError, Port};
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::params::Params;
+use cerium_ckks::wire::{self, ProgramDigest};
+
+use crate::files;
+
+/// An artifact with its parameters and its identity.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) artifact: Artifact,
+    pub(crate) params: Params,
+    pub(crate) digest: ProgramDigest,
+}
+
+impl Program {
+    /// The program of a valid artifact.
+    pub(crate) fn new(artifact: Artifact) -> Result<Program> {
+        let params = artifact.validate()?;
+        let digest = ProgramDigest(artifact.digest()?);
+        Ok(Program { artifact, params, digest })
+    }
+
+    /// Reads an artifact file.
+    pub(crate) fn read(path: &Path) -> Result<Program> {
+        match Artifact::read(path) {
+            Ok(artifact) => Program::new(artifact),
+            Err(error @ (ArtifactError::Missing { .. } | ArtifactError::Io { .. })) => Err(error.into()),
+            Err(error) => Err(error).with_context(|| format!("{} cannot be used", path.display())),
+        }
+    }
+
+    /// The program's only input.
+    pub(crate) fn input(&self) -> Result<&Port> {
+        match &self.artifact.inputs[..] {
+            [input] => Ok(input),
+            inputs => bail!("the program has {} inputs; this command is for programs with one", inputs.len()),
+        }
+    }
+
+    /// Reads a file of ciphertexts that were made for this program. `hint` says where one comes from.
+    pub(crate) fn read_ciphertexts(&self, path: &Path, hint: &str) -> Result<Vec<Ciphertext>> {
+        let bytes = files::read(path, "ciphertext", hint)?;
+        self.decode_ciphertexts(&bytes).with_context(|| format!("{} cannot be used", path.display()))
+    }
+
+    /// As [`Program::read_ciphertexts`], from the bytes of a file.
+    pub(crate) fn decode_ciphertexts(&self, bytes: &[u8]) -> Result<Vec<Ciphertext>> {
+        let (digest, ciphertexts) = wire::decode_ciphertexts(&self.params, bytes)?;
+        if digest != self.digest {
+            bail!(
+                "the ciphertext is for another program ({digest:?}) than `{}` ({:?}); encrypt the input again with \
+                 `cerium encrypt` and this program",
+                self.artifact.name,
+                self.digest
+            );
+        }
+        Ok(ciphertexts)
+    }
+
+    /// Bytes of all evaluation keys as files: their uniform halves are seeds.
+    pub(crate) fn key_bytes(&self) -> u64 {
+        let head = (wire::HEADER + 64) as u64;
+        self.artifact.keys.iter().map(|key| head + 4 * key.words(&self.params) as u64).sum()
+    }
+}

@@ -1,0 +1,91 @@
+//! How fast this machine is, measured on the spot: what `explain` predicts times from.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use cerium_ckks::automorphism::Automorphism;
+use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::isa::Isa;
+use cerium_ckks::modulus::Modulus;
+use cerium_ckks::params::Params;
+use cerium_runtime::cpu::kernels::{BaseConverter, base_convert, mont_mul};
+use cerium_runtime::{KernelClass, Usage};
+
+/// Each kernel is measured for about this long.
+const SAMPLE: Duration = Duration::from_millis(10);
+
+/// Seconds of one thread for what bounds each class: multiplications of transforms and conversions, bytes of the
+/// others.
+pub(crate) struct Speed {
+    ntt: f64,
+    intt: f64,
+    base_convert: f64,
+    elementwise: f64,
+    permute: f64,
+}
+
+impl Speed {
+    /// Measures kernels on limbs of `params`.
+    pub(crate) fn measure(params: &Params) -> Speed {
+        let (isa, n, prime) = (Isa::detect(), params.n(), PrimeIndex(0));
+        let (q, table) = (*params.modulus(prime), params.ntt(prime));
+        // More limbs than a second-level cache holds, as in a run.
+        let count = (1 << 22) / n;
+        let source: Vec<Vec<u32>> =
+            (0..count).map(|i| (0..n).map(|j| ((i + j) as u32) % q.value()).collect()).collect();
+        let mut limbs = source.clone();
+        let butterflies = (n / 2) as f64 * f64::from(params.log_n());
+        let ntt = seconds(|i| table.forward(isa, &mut limbs[i % count]));
+        let intt = seconds(|i| table.inverse(isa, &mut limbs[i % count]));
+        let elementwise = seconds(|i| {
+            mont_mul(isa, &q, &mut limbs[i % count], &source[i % count], &source[(i + 1) % count])
+        });
+        let automorphism = Automorphism::new(params.log_n(), 5);
+        let permute = seconds(|i| automorphism.permute(isa, &mut limbs[i % count], 0, &source[i % count]));
+        let moduli = |range: std::ops::Range<usize>| -> Vec<Modulus> {
+            range.map(|i| params.moduli()[i % params.moduli().len()]).collect()
+        };
+        let converter = BaseConverter::new(&moduli(0..3), &moduli(3..7));
+        let y: Vec<&[u32]> = source[..3].iter().map(Vec::as_slice).collect();
+        let convert = seconds(|_| {
+            let mut targets: Vec<&mut [u32]> = limbs[..4].iter_mut().map(Vec::as_mut_slice).collect();
+            base_convert(isa, &converter, &y, &mut targets);
+        });
+        let words = n as f64;
+        Speed {
+            ntt: ntt / butterflies,
+            intt: intt / (butterflies + words),
+            // Three sources and the quotient for each of four targets, and the quotient itself.
+            base_convert: convert / (words * (3 + 4 * 4) as f64),
+            elementwise: elementwise / (12.0 * words),
+            permute: permute / (8.0 * words),
+        }
+    }
+
+    /// Predicted time of what kernels of a class cost, on one thread.
+    pub(crate) fn predict(&self, class: KernelClass, usage: &Usage) -> Duration {
+        let bytes = (usage.bytes_read + usage.bytes_written) as f64;
+        let multiplications = usage.multiplications as f64;
+        Duration::from_secs_f64(match class {
+            KernelClass::Ntt => self.ntt * multiplications,
+            KernelClass::Intt => self.intt * multiplications,
+            KernelClass::BaseConvert => self.base_convert * multiplications,
+            KernelClass::Elementwise => self.elementwise * bytes,
+            KernelClass::Permute => self.permute * bytes,
+        })
+    }
+}
+
+/// Seconds of one call, the best of five batches.
+fn seconds(mut call: impl FnMut(usize)) -> f64 {
+    let start = Instant::now();
+    (0..4).for_each(&mut call);
+    let batch =
+        ((SAMPLE.as_secs_f64() / 5.0) / (start.elapsed().as_secs_f64() / 4.0)).clamp(1.0, 1e4) as usize;
+    let time = |_| {
+        let start = Instant::now();
+        (0..batch).for_each(|i| call(black_box(i)));
+        start.elapsed().as_secs_f64() / batch as f64
+    };
+    (0..5).map(time).fold(f64::INFINITY, f64::min)
+}
