@@ -10,8 +10,8 @@ use cerium_ckks::modulus::{Modulus, Shoup};
 
 use super::kernels;
 
-/// Words of a tile: 4 KiB, so that a handful of registers leaves room in L1 for what is read and written.
-pub(super) const TILE: usize = 1024;
+/// Words of a tile: 2 KiB, so that a handful of registers leaves room in L1 for what is read and written.
+pub(super) const TILE: usize = 512;
 
 /// Pairs of a dot product that need no allocation.
 const FEW_PAIRS: usize = 16;

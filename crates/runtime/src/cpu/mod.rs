@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::params::Params;
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
@@ -97,7 +99,7 @@ impl Device for CpuDevice {
         let bytes = limbs.saturating_mul(4 * params.n() as u64);
         self.pool =
             Pool::new(limbs, params.n()).map_err(|_| out_of_memory(self.isa, self.threads(), bytes))?;
-        let mut preparer = Preparer::new(params);
+        let mut preparer = Preparer::new(params, self.threads());
         self.runs = runs.iter().map(|run| preparer.prepare(run, stages)).collect();
         let scratch = self.runs.iter().map(|run| run.scratch_words).max().unwrap_or(0);
         for own in &mut self.scratch {
@@ -105,6 +107,14 @@ impl Device for CpuDevice {
         }
         let tasks = self.runs.iter().map(|run| run.tasks.len()).max().unwrap_or(0);
         self.progress = Progress::new(tasks);
+        let primes: Vec<PrimeIndex> = Preparer::transformed(runs).iter().collect();
+        let table = |&prime: &PrimeIndex| {
+            params.ntt(prime);
+        };
+        match &self.workers {
+            Some(workers) => workers.install(|| primes.par_iter().for_each(table)),
+            None => primes.iter().for_each(table),
+        }
         self.params = Some(params.clone());
         self.used = UsageTable::new(stages);
         Ok(())

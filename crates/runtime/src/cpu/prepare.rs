@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cerium_artifact::kernel::{BaseConvertBlock, Body, ElementwiseBlock};
+use cerium_artifact::kernel::{BaseConvertBlock, Body, ElementwiseBlock, PermuteBlock, TransformBlock};
 use cerium_artifact::{Kernel, Operand, StageId};
 use cerium_ckks::automorphism::Automorphism;
-use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::basis::{Basis, PrimeIndex};
 use cerium_ckks::params::Params;
 
 use super::elementwise::{LoadKind, TileProgram};
@@ -17,9 +17,11 @@ use crate::cost::kernel_cost;
 use crate::device::Run;
 use crate::profile::{KernelClass, UsageTable};
 
-/// Targets that one task converts to. More targets share the quotient of a conversion; fewer stay in cache until
-/// they are transformed.
-const CONVERT_TARGETS: usize = 8;
+/// Targets that one task converts to. More targets share the reading of the sources; fewer let several threads work on
+/// one conversion.
+fn convert_targets(threads: usize) -> usize {
+    if threads == 1 { 16 } else { 8 }
+}
 
 /// A run, ready to be launched.
 pub(super) struct PreparedRun {
@@ -40,13 +42,29 @@ pub(super) struct Task {
 /// Prepares runs; what several of them need is made once.
 pub(super) struct Preparer<'a> {
     params: &'a Params,
+    convert_targets: usize,
     automorphisms: HashMap<u32, Arc<Automorphism>>,
     converters: HashMap<(Vec<PrimeIndex>, Vec<PrimeIndex>), Arc<BaseConverter>>,
 }
 
 impl<'a> Preparer<'a> {
-    pub(super) fn new(params: &'a Params) -> Preparer<'a> {
-        Preparer { params, automorphisms: HashMap::new(), converters: HashMap::new() }
+    pub(super) fn new(params: &'a Params, threads: usize) -> Preparer<'a> {
+        Preparer {
+            params,
+            convert_targets: convert_targets(threads),
+            automorphisms: HashMap::new(),
+            converters: HashMap::new(),
+        }
+    }
+
+    /// Primes that are transformed by: their tables are better made before the first run.
+    pub(super) fn transformed(runs: &[Run<'_>]) -> Basis {
+        let kernels = runs.iter().flat_map(|run| &run.kernels);
+        let blocks = kernels.flat_map(|kernel| match &kernel.body {
+            Body::Ntt { blocks } | Body::Intt { blocks } => blocks.as_slice(),
+            _ => &[],
+        });
+        blocks.map(|block| block.prime).collect()
     }
 
     /// Prepares a run of a validated function.
@@ -92,19 +110,20 @@ impl<'a> Preparer<'a> {
                 blocks.iter().map(work).collect()
             }
             Body::Ntt { blocks } => {
-                let work = |prime, load, store| Work::Ntt { prime, load, store };
-                blocks.iter().map(|b| (work(b.prime, b.load, b.store), one_to_one(b.load, b.store))).collect()
+                let work = |b: &TransformBlock| Work::Ntt { prime: b.prime, load: b.load, store: b.store };
+                blocks.iter().map(|b| (work(b), one_to_one(b.load, b.store))).collect()
             }
             Body::Intt { blocks } => {
-                let work = |prime, load, store, factor| Work::Intt { prime, load, store, factor };
-                let work =
-                    |b: &cerium_artifact::kernel::TransformBlock| work(b.prime, b.load, b.store, b.factor);
+                let work = |b: &TransformBlock| {
+                    let &TransformBlock { prime, load, store, factor } = b;
+                    Work::Intt { prime, load, store, factor }
+                };
                 blocks.iter().map(|b| (work(b), one_to_one(b.load, b.store))).collect()
             }
             Body::BaseConvert { blocks } => blocks.iter().flat_map(|block| self.conversions(block)).collect(),
             Body::Permute { blocks } => {
                 let log_n = self.params.log_n();
-                let mut work = |b: &cerium_artifact::kernel::PermuteBlock| {
+                let mut work = |b: &PermuteBlock| {
                     let automorphism = self.automorphisms.entry(b.galois);
                     let automorphism =
                         automorphism.or_insert_with(|| Arc::new(Automorphism::new(log_n, b.galois)));
@@ -117,7 +136,7 @@ impl<'a> Preparer<'a> {
 
     fn conversions(&mut self, block: &BaseConvertBlock) -> Vec<(Work, Access)> {
         let (from, sources): (Vec<PrimeIndex>, Vec<Operand>) = block.sources.iter().copied().unzip();
-        let groups = block.targets.len().div_ceil(CONVERT_TARGETS);
+        let groups = block.targets.len().div_ceil(self.convert_targets);
         let group = block.targets.len().div_ceil(groups);
         let work = |targets: &[(PrimeIndex, Operand)]| {
             let (to, targets): (Vec<PrimeIndex>, Vec<Operand>) = targets.iter().copied().unzip();

@@ -74,7 +74,6 @@ pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         gathers,
         tensors,
         stages: (0..STAGES).map(stage).collect(),
-        model: vec![],
         model: Vec::new(),
     };
     artifact.validate().expect("only valid artifacts are made here");
