@@ -213,6 +213,26 @@ fn a_network_that_does_not_fit_is_refused() {
     let PackingError::TooLarge { node, needed, slots, .. } = &error;
     assert_eq!((node.as_str(), *needed, *slots), ("wide", 1 << 14, 1 << 13));
     assert!(error.to_string().contains("larger ring"));
+
+    // Strides far beyond any ciphertext, which leave one pixel or push two apart.
+    let mut graph = Graph::new("x", vec![1, 5, 5]).expect("valid");
+    for (index, padding) in [1 << 30, 1 << 30, 1 << 30, 0].into_iter().enumerate() {
+        let weight = tensor("far", &[1, 1, 1, 1], 1.0);
+        let window =
+            Window { stride: [(1 << 31) - 1; 2], padding: [0, padding, 0, padding], dilation: [1, 1] };
+        let conv = Conv { weight, bias: vec![0.5], window, groups: 1 };
+        graph.push(format!("far {index}"), Op::Conv(conv), vec![graph.output()]).expect("valid");
+    }
+    let calibration = Calibration::measure(&graph, &[&[0.5; 25]]).expect("the shapes fit");
+    let plan = Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default());
+    assert!(matches!(plan, Err(PackingError::TooLarge { .. })));
+}
+
+#[test]
+fn a_drawn_digit_is_read() {
+    let graph = import::parse(&model("mnist.onnx")).expect("a valid model");
+    let digit = Dataset::open(&project("models/mnist/four.png")).expect("a picture of a digit");
+    assert_eq!(largest(&reference::run(&graph, digit.input(0)).expect("28x28")), 4);
 }
 
 #[test]

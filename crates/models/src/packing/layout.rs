@@ -40,7 +40,7 @@ impl Layout {
     /// `slots`: every choice of a rectangle of gap positions (counts and distances powers of two) for channels.
     pub(super) fn pictures(shape: [usize; 3], grid: Grid, gap: [usize; 2], slots: usize) -> Vec<Self> {
         let [channels, height, width] = shape;
-        let area = grid.rows * grid.pitch;
+        let area = grid.rows.saturating_mul(grid.pitch);
         // Counts and distances of the channels along one axis of the gap; behind the last pixel they end with the grid.
         let along = |gap: usize, extent: usize, limit: usize| {
             let powers =
@@ -48,7 +48,9 @@ impl Layout {
             powers(gap)
                 .flat_map(move |count| powers(gap / count).map(move |step| (count, step)))
                 .filter(move |&(count, step)| count > 1 || step == 1)
-                .filter(move |&(count, step)| (extent - 1) * gap + (count - 1) * step < limit)
+                .filter(move |&(count, step)| {
+                    (extent - 1).saturating_mul(gap).saturating_add((count - 1) * step) < limit
+                })
         };
         let mut layouts = Vec::new();
         for (down, down_step) in along(gap[0], height, grid.rows) {
