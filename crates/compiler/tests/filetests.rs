@@ -1,7 +1,8 @@
 //! Runs the filetests: `tests/filetests/<level>/<name>.cer`, each an input and the expected output in one file.
 //!
 //! ```text
-//! # test: <kind>          cat, verify, the name of a pass or lowering, kernels, cost
+//! # test: <kind>          cat, verify, the name of a pass or lowering, assemble, cost (launches, blocks, bytes,
+//!                         multiplications and memory of the compiled program, counted by the null device)
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
 //! <program>
@@ -11,6 +12,7 @@
 //!
 //! `CERIUM_BLESS=1 cargo test -p cerium-compiler --test filetests` rewrites the expected outputs.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,9 +20,11 @@ use std::sync::Arc;
 use cerium_artifact::{GatherId, Recipe, Tensor, TensorId};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{self, Context, Data, passes};
-use cerium_compiler::ir::{Module, simplify, text};
+use cerium_compiler::dsl::{Packing, SourcePort, SourceProgram};
+use cerium_compiler::ir::{Module, Trace, simplify, text};
 use cerium_compiler::limb::passes as limb_passes;
-use cerium_compiler::{kernel, limb, polynomial};
+use cerium_compiler::{CompileOptions, compile, kernel, limb, polynomial};
+use cerium_runtime::{KernelClass, null};
 
 struct FileTest {
     kind: String,
@@ -130,8 +134,44 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
             let assembled = kernel::assemble(&read_limb().map_err(fail)?, 4);
             Ok(assembled.functions.iter().map(kernel::text::write).collect())
         }
+        ("cost", "ciphertext") => cost(read_ct().map_err(fail)?),
         (kind, level) => Err(format!("there is no test of kind `{kind}` on the {level} level")),
     }
+}
+
+/// What one run of the compiled program costs.
+fn cost(module: ciphertext::Module) -> Result<String, String> {
+    let ports = |kind: &str, count: usize| {
+        (0..count).map(|i| SourcePort { name: format!("{kind}{i}"), packing: Packing::dense(16) }).collect()
+    };
+    let (inputs, outputs) = (module.entry().params as usize, module.entry().results.len());
+    let source = SourceProgram {
+        name: "cost".into(),
+        inputs: ports("in", inputs),
+        outputs: ports("out", outputs),
+        module,
+    };
+    let artifact =
+        compile(&source, &CompileOptions::default(), &mut Trace::default()).map_err(|e| e.to_string())?;
+    let measured = null::measure(&artifact).map_err(|e| e.to_string())?;
+    let mut out = String::new();
+    for class in KernelClass::ALL {
+        let usage = measured.usage.class(class);
+        let _ = writeln!(
+            out,
+            "{}: {} launches, {} blocks, {} bytes read, {} bytes written, {} multiplications",
+            class.name(),
+            usage.launches,
+            usage.blocks,
+            usage.bytes_read,
+            usage.bytes_written,
+            usage.multiplications
+        );
+    }
+    let _ = writeln!(out, "pool: {} bytes", measured.pool_bytes);
+    let _ = writeln!(out, "plaintexts: {} bytes", measured.plaintext_bytes);
+    let _ = writeln!(out, "keys: {} of {} bytes", artifact.keys.len(), measured.key_bytes);
+    Ok(out)
 }
 
 /// Printing and parsing are inverses.

@@ -118,7 +118,13 @@ impl Attribute for Type {
         }
         let (kind, fields) = text.strip_suffix('>').and_then(|t| t.split_once('<')).ok_or_else(error)?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        let period = |field: &str| field.strip_prefix("2^").and_then(|p| p.parse().ok()).ok_or_else(error);
+        let period = |field: &str| {
+            field
+                .strip_prefix("2^")
+                .and_then(|p| p.parse().ok())
+                .filter(|&log: &u32| log <= 16)
+                .ok_or_else(error)
+        };
         let scale = |field: &str| Number::read(field).map(|number| Scale(number.0));
         match (kind, fields.as_slice()) {
             ("ct", [level, s, size]) => {

@@ -61,7 +61,13 @@ impl Attribute for Type {
             || format!("`{text}` is not a type like poly<eval {{0-5}}>, weight<2^10>, plain<2^10 {{0-5}}>");
         let (kind, fields) = text.strip_suffix('>').and_then(|t| t.split_once('<')).ok_or_else(error)?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        let period = |field: &str| field.strip_prefix("2^").and_then(|p| p.parse().ok()).ok_or_else(error);
+        let period = |field: &str| {
+            field
+                .strip_prefix("2^")
+                .and_then(|p| p.parse().ok())
+                .filter(|&log: &u32| log <= 16)
+                .ok_or_else(error)
+        };
         match (kind, fields.as_slice()) {
             ("poly", ["coeff", basis]) => {
                 Ok(Type::Poly { basis: Basis::read(basis)?, domain: Domain::Coefficient })
