@@ -1,12 +1,12 @@
 //! Writes fused, allocated limb functions as functions of the artifact, and collects the keys and plaintexts they need.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cerium_artifact::kernel::{
     BaseConvertBlock, Body, ElementwiseBlock, Instruction, PermuteBlock, Register, TransformBlock,
 };
 use cerium_artifact::{FunctionId, Kernel, Operand, Plaintext, StageId, Step, WeightId, WeightRef};
-use cerium_ckks::basis::{Basis, PrimeIndex, Scale};
+use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
 
@@ -33,20 +33,26 @@ pub fn assemble(module: &Module, chunk: usize) -> Assembled {
     Assembled { functions, keys }
 }
 
-/// One request for each key, at the lowest level whose key has all primes in use, in order of kind.
+/// One request for each key, at the lowest level whose key has all primes and all digits in use, in order of kind. (A switch
+/// whose result is brought down at once uses all digits of its level but not all primes.)
 fn key_manifest(module: &Module) -> Vec<KeyRequest> {
     let params = &module.context.params;
-    let mut used: BTreeMap<KeyKind, Basis> = BTreeMap::new();
+    let mut used: BTreeMap<KeyKind, (Basis, BTreeSet<usize>)> = BTreeMap::new();
     for node in module.functions.iter().flat_map(|f| &f.nodes) {
-        if let Op::Key { key: KeyName(kind), prime, .. } = node.op {
-            let basis = used.entry(kind).or_default();
+        if let Op::Key { key: KeyName(kind), digit, prime, .. } = node.op {
+            let (basis, digits) = used.entry(kind).or_default();
             *basis = basis.union(std::iter::once(prime).collect());
+            digits.insert(digit as usize);
         }
     }
-    let request = |(kind, basis): (KeyKind, Basis)| {
-        let mut levels = params.levels();
-        let serves = |level: &_| basis.is_subset(KeyRequest { kind, level: *level }.basis(params));
-        let level = levels.find(serves).expect("the key of the top level has all primes");
+    let request = |(kind, (basis, digits)): (KeyKind, (Basis, BTreeSet<usize>))| {
+        let serves = |level: &Level| {
+            let request = KeyRequest { kind, level: *level };
+            let q_basis = request.q_basis(params);
+            basis.is_subset(request.basis(params))
+                && digits.iter().all(|&digit| !params.digits()[digit].intersection(q_basis).is_empty())
+        };
+        let level = params.levels().find(serves).expect("the key of the top level has all primes");
         KeyRequest { kind, level }
     };
     used.into_iter().map(request).collect()
