@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 DEGREE = 7
-MARGIN = 1.25  # the calibrated range is widened by this factor, as the compiler does
+MARGIN = 1.25  # the calibrated range is widened by this factor (the compiler's own default is wider)
 
 
 def read_train(package: Path) -> tuple[torch.Tensor, torch.Tensor]:
