@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cerium_ckks::evaluation_key::{EvaluationKey, KEY_FOLDER};
 use cerium_ckks::params::Params;
-use cerium_client::{KeyFolder, SecretKey, evaluation_key};
+use cerium_client::{ClientError, KeyFolder, SecretKey, evaluation_key};
 use serde_json::json;
 
 use super::Threads;
@@ -52,8 +52,7 @@ impl Keygen {
         } else {
             folder.create(params, &generate(params, self.insecure)?, requests, &step)
         };
-        let written =
-            written.with_context(|| format!("the keys in {} are not complete", self.output.display()))?;
+        let written = written.map_err(|error| self.incomplete(error))?;
         let time = start.elapsed();
         progress.clear();
         if self.json {
@@ -74,6 +73,22 @@ impl Keygen {
             figures::bytes(written),
             figures::duration(time),
         ))
+    }
+}
+
+impl Keygen {
+    /// What to do with a folder whose keys could not all be written.
+    fn incomplete(&self, error: ClientError) -> anyhow::Error {
+        let (path, written) = (self.output.display(), matches!(error, ClientError::Io { .. }));
+        let error = anyhow::Error::new(error);
+        match (written, self.add) {
+            (false, _) => error,
+            (true, false) => error
+                .context(format!("the keys in {path} are not complete: delete the folder and start again")),
+            (true, true) => {
+                error.context(format!("the keys in {path} are not complete: run the command again"))
+            }
+        }
     }
 }
 

@@ -1,0 +1,236 @@
+//! What works, and what it prints.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use super::{Fixture, cerium, data, json, label, model, ok, sample};
+use tempfile::TempDir;
+
+#[test]
+fn the_server_needs_no_secret_and_the_threads_do_not_matter() {
+    let shared = Fixture::get();
+    let server = TempDir::new().unwrap();
+    let path = |name: &str| super::text(&server.path().join(name));
+    // The server's folder has the evaluation keys and nothing else.
+    fs::create_dir(path("evaluation")).unwrap();
+    for entry in fs::read_dir(shared.path("keys/evaluation")).unwrap() {
+        let entry = entry.unwrap();
+        fs::hard_link(entry.path(), server.path().join("evaluation").join(entry.file_name())).unwrap();
+    }
+    let (program, input) = (shared.path("p.cerium"), shared.path("in.ct"));
+    for threads in ["1", "2"] {
+        let out = path(&format!("out{threads}"));
+        let report = json(&[
+            "run",
+            &program,
+            "--keys",
+            &path(""),
+            "--input",
+            &input,
+            "-o",
+            &out,
+            "--threads",
+            threads,
+        ]);
+        assert!(report["seconds"].as_f64().unwrap() > 0.0);
+        assert_eq!(report["bytes"], fs::metadata(&out).unwrap().len());
+        assert_eq!(fs::read(&out).unwrap(), fs::read(shared.path("out.ct")).unwrap(), "{threads} threads");
+    }
+    let answer = json(&["decrypt", &program, "--keys", &shared.path("keys"), "--input", &path("out1")]);
+    assert_eq!(answer["outputs"][0]["largest"], label(0));
+    assert_eq!(answer["outputs"][0]["values"].as_array().unwrap().len(), 10);
+}
+
+#[test]
+fn anyone_can_encrypt_with_the_public_key() {
+    let shared = Fixture::get();
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| super::text(&folder.path().join(name));
+    // Whoever has only the public key encrypts with it unasked.
+    fs::create_dir(path("public")).unwrap();
+    fs::copy(shared.path("keys/public.key"), path("public/public.key")).unwrap();
+    let (program, keys) = (shared.path("p.cerium"), shared.path("keys"));
+    ok(&["encrypt", &program, "--keys", &path("public"), "--input", &sample(3), "-o", &path("in")]);
+    let report =
+        json(&["encrypt", &program, "--keys", &keys, "--public", "--input", &sample(3), "-o", &path("in2")]);
+    assert_eq!(report["bytes"], fs::metadata(path("in")).unwrap().len());
+    assert!(
+        fs::metadata(path("in")).unwrap().len() > fs::metadata(shared.path("in.ct")).unwrap().len() * 19 / 10
+    );
+    ok(&["run", &program, "--keys", &keys, "--input", &path("in"), "-o", &path("out")]);
+    let decrypt = ["decrypt", &program, "--keys", &keys, "--input", &path("out")];
+    let exact = json(&decrypt);
+    assert_eq!(exact["outputs"][0]["largest"], label(3));
+    let shareable = json(&[&decrypt[..], &["--share-bits", "8"]].concat());
+    assert_eq!(shareable["outputs"][0]["largest"], label(3));
+    assert_ne!(shareable["outputs"][0]["values"], exact["outputs"][0]["values"]);
+    assert!(ok(&decrypt).contains(&format!("the largest value is number {}", label(3))));
+}
+
+#[test]
+#[cfg(unix)]
+fn the_secret_key_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |name| fs::metadata(Fixture::get().path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("keys/secret.key"), 0o600);
+    assert_eq!(mode("keys/public.key") & 0o600, 0o600);
+}
+
+#[test]
+fn explain_agrees_with_the_files() {
+    let shared = Fixture::get();
+    let program = shared.path("p.cerium");
+    let report = json(&["explain", &program]);
+    let files: Vec<_> = fs::read_dir(shared.path("keys/evaluation")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(report["keys"].as_array().unwrap().len(), files.len());
+    let bytes: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert_eq!(report["key_bytes"], bytes);
+    assert_eq!(report["inputs"][0]["shape"], serde_json::json!([1, 28, 28]));
+    assert_eq!(report["outputs"][0]["shape"], serde_json::json!([10]));
+    assert_eq!(report["security_bits"], 128);
+    for figure in [
+        "rotations",
+        "pool_bytes",
+        "encoded_weight_bytes",
+        "raw_weight_bytes",
+        "predicted_seconds_one_thread",
+    ] {
+        assert!(report[figure].as_f64().unwrap() > 0.0, "{figure}");
+    }
+    // Levels only fall from stage to stage, and every kernel belongs to one.
+    let stages = report["stages"].as_array().unwrap();
+    for pair in stages.windows(2) {
+        assert!(pair[0]["level_out"].as_u64() >= pair[1]["level_out"].as_u64());
+    }
+    let launches: u64 = stages.iter().map(|stage| stage["usage"]["launches"].as_u64().unwrap()).sum();
+    let by_class: u64 =
+        report["kernels"].as_object().unwrap().values().map(|k| k["launches"].as_u64().unwrap()).sum();
+    assert!(launches > 0 && launches == by_class);
+    let shown = ok(&["explain", &program]);
+    for part in ["128-bit secure", "evaluation keys", "base_convert", "working memory", "/conv1/Conv"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+}
+
+#[test]
+fn eval_puts_encrypted_beside_clear() {
+    let shared = Fixture::get();
+    let (program, data) = (shared.path("p.cerium"), data("sample"));
+    let report = json(&["eval", &program, "--data", &data, "--count", "4", "--keys", &shared.path("keys")]);
+    assert_eq!(report["count"], 4);
+    assert_eq!(report["clear_accuracy"], 1.0);
+    assert_eq!(report["encrypted_accuracy"], 1.0);
+    assert_eq!(report["disagreements"], serde_json::json!([]));
+    assert!(report["seconds_per_input"].as_f64().unwrap() > 0.0);
+    assert_eq!(report["key_bytes"], json(&["explain", &program])["key_bytes"]);
+    assert!(report["stages"].as_array().unwrap().len() >= 5);
+    // With keys made for the occasion.
+    assert!(ok(&["eval", &program, "--data", &data, "--count", "1"]).contains("accuracy, encrypted"));
+}
+
+#[test]
+fn simulate_names_the_layers() {
+    let arguments = ["simulate", &model(), "--calibrate", &data("calibration"), "--data", &data("sample")];
+    let report = json(&[&arguments[..], &["--count", "5"]].concat());
+    assert_eq!(report["count"], 5);
+    assert_eq!(report["clear_accuracy"], 1.0);
+    assert_eq!(report["simulated_accuracy"], 1.0);
+    assert_eq!(report["first_over_budget"], serde_json::Value::Null);
+    // A polynomial of degree 1 is no ReLU.
+    let report = json(&[&arguments[..], &["--count", "5", "--degree", "1"]].concat());
+    assert_eq!(report["first_over_budget"], "/Relu");
+    let shown = ok(&[&arguments[..], &["--count", "5", "--degree", "1"]].concat());
+    assert!(shown.contains("first layer over budget: /Relu"), "{shown}");
+}
+
+#[test]
+fn compile_shows_its_passes() {
+    let folder = TempDir::new().unwrap();
+    let out = super::text(&folder.path().join("p.cerium"));
+    let (model, calibration) = (model(), data("calibration"));
+    let compile = ["compile", &model, "--calibrate", &calibration, "-o", &out];
+    let shown = ok(&[&compile[..], &["--trace", "--dump", "place_levels"]].concat());
+    for part in ["before place_levels:", "after place_levels:", "lower_to_limb", "degree 7", "cerium keygen"]
+    {
+        assert!(shown.contains(part), "no {part:?}");
+    }
+    let report = json(&compile);
+    assert_eq!(report["params"], "leveled-14");
+    assert_eq!(report["insecure"], false);
+    // The same program again: compilation is reproducible.
+    assert_eq!(fs::read(&out).unwrap(), fs::read(Fixture::get().path("p.cerium")).unwrap());
+}
+
+#[test]
+fn params_state_their_security() {
+    let sets = json(&["params"]);
+    let sets = sets["sets"].as_array().unwrap();
+    assert!(sets.len() >= 5);
+    for set in sets {
+        if set["insecure"] == false {
+            assert_eq!(set["security_bits"], 128);
+            assert!(set["log_pq"].as_f64() <= set["log_pq_bound_128"].as_f64(), "{set}");
+        } else {
+            assert_eq!(set["security_bits"], serde_json::Value::Null);
+            assert!(set["name"].as_str().unwrap().starts_with("insecure"));
+        }
+    }
+    let one = json(&["params", "leveled-14"]);
+    assert_eq!(one["level_table"].as_array().unwrap().len() as u64, one["levels"].as_u64().unwrap() + 1);
+    assert!(ok(&["params", "leveled-14"]).contains("128 bits"));
+}
+
+#[test]
+fn the_demo_is_quick_and_right() {
+    let start = Instant::now();
+    let shown = ok(&["demo", "--digit", "7"]);
+    let time = start.elapsed();
+    assert!(time < Duration::from_secs(10), "{time:?}");
+    for part in [
+        "encrypted answer 7, in the clear 7, its label 7",
+        "█",
+        "client",
+        "server",
+        "largest error",
+        "--image",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let report = json(&["demo"]);
+    assert_eq!(report["answer"], report["clear_answer"]);
+    assert!(report["encryption_error"].as_f64().unwrap() < 0.01);
+}
+
+/// A one, drawn dark on light in an odd format, as a user would.
+#[test]
+fn the_demo_takes_a_png() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("my.png");
+    let (width, height) = (90u32, 120u32);
+    let stroke = |x: u32, y: u32| (40..52).contains(&x) && (15..105).contains(&y);
+    let pixels: Vec<u8> = (0..height)
+        .flat_map(|y| (0..width).flat_map(move |x| if stroke(x, y) { [20, 10, 60] } else { [240, 250, 245] }))
+        .collect();
+    let mut encoder = png::Encoder::new(fs::File::create(&path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+    let report = json(&["demo", "--image", &super::text(&path)]);
+    assert_eq!((&report["answer"], &report["clear_answer"]), (&1.into(), &1.into()), "{report}");
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let help = ok(&["--help"]);
+    let verbs =
+        ["demo", "params", "compile", "explain", "keygen", "encrypt", "run", "decrypt", "simulate", "eval"];
+    for verb in verbs {
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb} in {help}");
+        let help = ok(&[verb, "--help"]);
+        assert!(help.contains("Example") && help.contains(&format!("cerium {verb}")), "{help}");
+        assert!(help.contains("--json"), "{help}");
+    }
+    // Wrong usage is not a failure of the work: another exit code.
+    assert_eq!(cerium(&["decrypt"]).status.code(), Some(2));
+    assert_eq!(cerium(&["demo", "--digit", "12"]).status.code(), Some(2));
+}
