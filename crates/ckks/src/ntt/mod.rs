@@ -51,35 +51,41 @@ pub struct NttTable {
 /// Shoup factors split in two arrays, so that a vector of either is one load.
 #[derive(Clone, Debug)]
 struct Twiddles {
-    w: Vec<u32>,
-    w_shoup: Vec<u32>,
+    w: Vec<Line>,
+    w_shoup: Vec<Line>,
 }
 
+/// A cache line: vectors of factors are loaded from one each.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u32; 16]);
+
 impl Twiddles {
-    /// `w[i] = root^bitrev(i)` for a primitive `2N`-th root.
+    /// `w[i] = root^bitrev(i)` for a primitive `2N`-th root, `N >= 16`.
     fn new(q: &Modulus, log_n: u32, root: u32) -> Self {
-        let n = 1usize << log_n;
-        let mut w = vec![1; n];
-        // Entry 2^k has only bit k set, which reversed is bit log_n - 1 - k of the exponent; the entries
-        // between it and the next power of two are products of it and an earlier one.
-        for k in (0..log_n).rev() {
-            let generator = q.shoup(q.pow(root, 1 << (log_n - 1 - k)));
-            w[1 << k] = generator.w;
-        }
+        let lines = vec![Line([1; 16]); 1 << (log_n - 4)];
+        let mut twiddles = Self { w: lines.clone(), w_shoup: lines };
+        let w: &mut [u32] = bytemuck::cast_slice_mut(&mut twiddles.w);
         for k in 0..log_n {
-            let generator = q.shoup(w[1 << k]);
+            // Entry 2^k has only bit k set, which reversed is bit log_n - 1 - k of the exponent; the entries
+            // between it and the next power of two are products of it and an earlier one.
+            let generator = q.shoup(q.pow(root, 1 << (log_n - 1 - k)));
             let (done, rest) = w.split_at_mut(1 << k);
-            for (to, &from) in rest.iter_mut().zip(done.iter()).skip(1) {
+            for (to, &from) in rest.iter_mut().zip(done.iter()) {
                 *to = q.mul_shoup(from, generator);
             }
         }
-        let w_shoup = w.iter().map(|&w| q.shoup(w).w_shoup).collect();
-        Self { w, w_shoup }
+        let w_shoup: &mut [u32] = bytemuck::cast_slice_mut(&mut twiddles.w_shoup);
+        for (to, &from) in w_shoup.iter_mut().zip(w.iter()) {
+            *to = q.shoup(from).w_shoup;
+        }
+        twiddles
     }
 
     #[inline(always)]
     fn at(&self, index: usize) -> Shoup {
-        Shoup { w: self.w[index], w_shoup: self.w_shoup[index] }
+        let (line, word) = (index / 16, index % 16);
+        Shoup { w: self.w[line].0[word], w_shoup: self.w_shoup[line].0[word] }
     }
 }
 

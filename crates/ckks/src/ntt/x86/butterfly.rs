@@ -31,7 +31,7 @@ pub(super) struct Factors {
 
 impl Factors {
     pub(super) fn of(twiddles: &Twiddles) -> Self {
-        Self { w: twiddles.w.as_ptr(), w_shoup: twiddles.w_shoup.as_ptr() }
+        Self { w: twiddles.w.as_ptr().cast(), w_shoup: twiddles.w_shoup.as_ptr().cast() }
     }
 
     /// Factor `index` in every lane.

@@ -1,4 +1,4 @@
-//! The stages whose stride is a whole number of vectors, up to three at a time in registers.
+//! The stages whose stride is a whole number of vectors, up to four at a time in registers.
 //!
 //! The first passes sweep over the whole limb and leave independent blocks that fit the innermost cache;
 //! then each block is finished, tail included, before the next is begun. The inverse goes the other way.
@@ -42,12 +42,12 @@ impl Block {
     }
 }
 
-/// How many stages to do at once when `stages` are left: threes, and twos at the end, so that a lone stage
-/// occurs only where it is all there is.
+/// How many stages to do at once when `stages` are left. Sixteen vectors fit the registers, but only in the
+/// innermost cache do sixteen streams not displace one another: so threes while more than four are left.
 fn radix(stages: u32) -> u32 {
     match stages {
-        0..=3 => stages,
-        4 => 2,
+        0..=4 => stages,
+        5 => 2,
         _ => 3,
     }
 }
@@ -89,8 +89,12 @@ pub(super) unsafe fn forward<V: Tail>(table: &NttTable, limb: &mut [u32]) {
 /// As for [`forward`].
 #[inline(always)]
 pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale: Shoup) {
-    let log_cached = cached(limb.len().ilog2(), V::LOG_TAIL);
     let whole = Block::whole(limb);
+    let last = (whole.log_len - V::LOG_TAIL).min(3);
+    let log_last = whole.log_len - last;
+    let log_cached = cached(log_last, V::LOG_TAIL);
+    // The last stage has one factor. Multiplied by the scale it does both.
+    let factor = table.q.shoup(table.q.mul(table.inverse.at(whole.blocks).w, scale.w));
     // SAFETY: as in `forward`.
     unsafe {
         let q = ModulusLanes::<V>::new(&table.q);
@@ -102,11 +106,15 @@ pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale:
             V::inverse_tails(&q, &w, tail.start, tail.blocks + tail.index, count);
             inverse_from(&q, &w, block, V::LOG_TAIL);
         }
-        inverse_from(&q, &w, whole, log_cached);
-        let scale = Factor::<V>::splat(scale);
-        for at in (0..limb.len()).step_by(V::LANES) {
-            let word = limb.as_mut_ptr().add(at);
-            q.mul_factor(V::load(word), scale).store(word);
+        for i in 0..1 << last {
+            inverse_from(&q, &w, whole.part(log_last, i), log_cached);
+        }
+        let scaling = [Factor::splat(scale), Factor::splat(factor)];
+        match last {
+            0 => last_inverse_pass::<V, 0, 1>(&q, &w, whole, scaling),
+            1 => last_inverse_pass::<V, 1, 2>(&q, &w, whole, scaling),
+            2 => last_inverse_pass::<V, 2, 4>(&q, &w, whole, scaling),
+            _ => last_inverse_pass::<V, 3, 8>(&q, &w, whole, scaling),
         }
     }
 }
@@ -127,7 +135,8 @@ unsafe fn forward_to<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, lo
                 match stages {
                     1 => forward_pass::<V, 1, 2>(q, w, part),
                     2 => forward_pass::<V, 2, 4>(q, w, part),
-                    _ => forward_pass::<V, 3, 8>(q, w, part),
+                    3 => forward_pass::<V, 3, 8>(q, w, part),
+                    _ => forward_pass::<V, 4, 16>(q, w, part),
                 }
             }
         }
@@ -152,7 +161,8 @@ unsafe fn inverse_from<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, 
                 match stages {
                     1 => inverse_pass::<V, 1, 2>(q, w, part),
                     2 => inverse_pass::<V, 2, 4>(q, w, part),
-                    _ => inverse_pass::<V, 3, 8>(q, w, part),
+                    3 => inverse_pass::<V, 3, 8>(q, w, part),
+                    _ => inverse_pass::<V, 4, 16>(q, w, part),
                 }
             }
         }
@@ -219,19 +229,79 @@ unsafe fn inverse_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
                 *x = V::load(at.add(k * stride));
             }
             for s in (0..STAGES).rev() {
-                let half = RADIX >> (s + 1);
-                for g in 0..1 << s {
-                    let factor = w.splat((block.blocks << s) + (block.index << s) + g);
-                    for k in 2 * half * g..2 * half * g + half {
-                        let (low, high) = x.split_at_mut(k + half);
-                        q.inverse_butterfly(&mut low[k], &mut high[0], factor);
-                    }
-                }
+                inverse_stage(q, w, block, &mut x, s);
             }
             for (k, x) in x.into_iter().enumerate() {
                 x.store(at.add(k * stride));
             }
             at = at.add(V::LANES);
+        }
+    }
+}
+
+/// The [`inverse_pass`] that ends the transform of the whole limb, with all words multiplied by the first factor of
+/// `scaling`; the second is that times the factor of the last stage. From `[0, 2q)` to canonical.
+///
+/// # Safety
+/// As for [`forward_pass`].
+#[inline(always)]
+unsafe fn last_inverse_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
+    q: &ModulusLanes<V>,
+    w: &Factors,
+    whole: Block,
+    scaling: [Factor<V>; 2],
+) {
+    let stride = (1 << whole.log_len) / RADIX;
+    // SAFETY: as in `forward_pass`.
+    unsafe {
+        let mut at = whole.start;
+        let end = at.add(stride);
+        while at < end {
+            let mut x = [V::load(at); RADIX];
+            for (k, x) in x.iter_mut().enumerate() {
+                *x = V::load(at.add(k * stride));
+            }
+            for s in (1..STAGES).rev() {
+                inverse_stage(q, w, whole, &mut x, s);
+            }
+            let (low, high) = x.split_at_mut(RADIX.div_ceil(2));
+            if STAGES == 0 {
+                low[0] = q.mul_factor(low[0], scaling[0]);
+            }
+            for (x, y) in low.iter_mut().zip(high) {
+                let difference = x.add(q.twice).sub(*y);
+                *x = q.mul_factor(x.add(*y), scaling[0]);
+                *y = q.mul_factor(difference, scaling[1]);
+            }
+            for (k, x) in x.into_iter().enumerate() {
+                x.store(at.add(k * stride));
+            }
+            at = at.add(V::LANES);
+        }
+    }
+}
+
+/// Stage `s` of a pass of the inverse. In and out `[0, 2q)`.
+///
+/// # Safety
+/// As for [`forward_pass`].
+#[inline(always)]
+unsafe fn inverse_stage<V: Tail, const RADIX: usize>(
+    q: &ModulusLanes<V>,
+    w: &Factors,
+    block: Block,
+    x: &mut [V; RADIX],
+    s: usize,
+) {
+    let half = RADIX >> (s + 1);
+    for g in 0..1 << s {
+        // SAFETY: as in `forward_pass`.
+        unsafe {
+            let factor = w.splat((block.blocks << s) + (block.index << s) + g);
+            for k in 2 * half * g..2 * half * g + half {
+                let (low, high) = x.split_at_mut(k + half);
+                q.inverse_butterfly(&mut low[k], &mut high[0], factor);
+            }
         }
     }
 }

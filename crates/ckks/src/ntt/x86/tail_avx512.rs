@@ -1,8 +1,8 @@
 //! The last six stages with AVX-512: 64 consecutive words in four vectors.
 //!
-//! Number the words of the block by bits 5 to 0. A stage needs its bit to choose between vectors, so the
-//! vectors are transposed twice on the way: first bits (5, 4) choose the vector, then (3, 2), then (1, 0);
-//! the other four number the lanes, in descending order.
+//! Number the words of the block by bits 5 to 0. A stage needs its bit to choose between vectors, so vectors
+//! are transposed on the way: first bits (5, 4) choose the vector, then (3, 2), then (1, 0), at last (5, 0).
+//! The other four number the lanes, in descending order.
 
 use super::butterfly::{Factors, Tail};
 use crate::lanes::{Factor, Lanes, ModulusLanes};
@@ -24,11 +24,17 @@ impl Tail for Vector {
         // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
         // SAFETY: the caller has the features, and the blocks are within the `count` given.
         unsafe {
-            if count == 1 {
-                return forward::<1>(q, w, start, first);
+            let mut done = 0;
+            while count - done > 4 {
+                forward::<3>(q, w, start.add(done << Self::LOG_TAIL), first + done);
+                done += 3;
             }
-            for b in (0..count).step_by(2) {
-                forward::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            while count - done > 1 {
+                forward::<2>(q, w, start.add(done << Self::LOG_TAIL), first + done);
+                done += 2;
+            }
+            if done < count {
+                forward::<1>(q, w, start.add(done << Self::LOG_TAIL), first + done);
             }
         }
     }
@@ -44,11 +50,17 @@ impl Tail for Vector {
         // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
         // SAFETY: the caller has the features, and the blocks are within the `count` given.
         unsafe {
-            if count == 1 {
-                return inverse::<1>(q, w, start, first);
+            let mut done = 0;
+            while count - done > 4 {
+                inverse::<3>(q, w, start.add(done << Self::LOG_TAIL), first + done);
+                done += 3;
             }
-            for b in (0..count).step_by(2) {
-                inverse::<2>(q, w, start.add(b << Self::LOG_TAIL), first + b);
+            while count - done > 1 {
+                inverse::<2>(q, w, start.add(done << Self::LOG_TAIL), first + done);
+                done += 2;
+            }
+            if done < count {
+                inverse::<1>(q, w, start.add(done << Self::LOG_TAIL), first + done);
             }
         }
     }
@@ -108,12 +120,13 @@ pub(super) unsafe fn forward<const B: usize>(
         }
         for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
             let first = first + i;
-            let [f, g] = w.thirty_two(32 * first);
-            q.butterfly_canonical(a, b, f);
-            q.butterfly_canonical(c, d, g);
+            let ([mut x, mut z], [mut y, mut t]) = (interleave(*a, *c), interleave(*b, *d));
+            q.butterfly_canonical(&mut x, &mut y, w.sixteen(32 * first));
+            q.butterfly_canonical(&mut z, &mut t, w.sixteen(32 * first + 16));
+            ([*a, *b], [*c, *d]) = (interleave(x, y), interleave(z, t));
         }
         for (b, x) in x.into_iter().enumerate() {
-            store(interleave(x), start.add(64 * b));
+            store(x, start.add(64 * b));
         }
     }
 }
@@ -133,14 +146,12 @@ pub(super) unsafe fn inverse<const B: usize>(
     // SAFETY: as in `forward`.
     unsafe {
         let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| load(start.add(64 * b)));
-        for x in &mut x {
-            *x = deinterleave(*x);
-        }
         for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
             let first = first + i;
-            let [f, g] = w.thirty_two(32 * first);
-            q.inverse_butterfly(a, b, f);
-            q.inverse_butterfly(c, d, g);
+            let ([mut x, mut y], [mut z, mut t]) = (deinterleave(*a, *b), deinterleave(*c, *d));
+            q.inverse_butterfly(&mut x, &mut y, w.sixteen(32 * first));
+            q.inverse_butterfly(&mut z, &mut t, w.sixteen(32 * first + 16));
+            ([*a, *c], [*b, *d]) = (deinterleave(x, z), deinterleave(y, t));
         }
         for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
             let first = first + i;
@@ -244,7 +255,7 @@ impl Factors {
         }
     }
 
-    /// A factor for each lane: lanes and factors (5, 4, 3, 2).
+    /// A factor for each lane, in the order of the lanes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn sixteen(&self, at: usize) -> Factor<Vector> {
@@ -252,26 +263,6 @@ impl Factors {
         unsafe {
             let (w, even) = (Vector::load(self.w.add(at)), Vector::load(self.w_shoup.add(at)));
             Factor { w, even, odd: even.odd_lanes() }
-        }
-    }
-
-    /// 32 factors for two vectors: vector 1, lanes (5, 4, 3, 2), factors (5, 4, 3, 2, 1).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn thirty_two(&self, at: usize) -> [Factor<Vector>; 2] {
-        // SAFETY: forwarded to the caller.
-        unsafe {
-            let w = [Vector::load(self.w.add(at)), Vector::load(self.w.add(at + 16))];
-            let w_shoup = [Vector::load(self.w_shoup.add(at)), Vector::load(self.w_shoup.add(at + 16))];
-            let pick = |order: Vector| {
-                let even = _mm512_permutex2var_epi32(w_shoup[0], order, w_shoup[1]);
-                let w = _mm512_permutex2var_epi32(w[0], order, w[1]);
-                Factor { w, even, odd: even.odd_lanes() }
-            };
-            [
-                pick(_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)),
-                pick(_mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)),
-            ]
         }
     }
 }
@@ -304,38 +295,21 @@ fn transpose_within_quarters([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
     ]
 }
 
-/// Lane `l` of vector `k` goes to word `4 l + k` of the block.
+/// The lanes of two vectors in turn: an exchange of the bit that chooses the vector with the lanes' lowest, and of that
+/// with the highest.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn interleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+fn interleave(x: Vector, y: Vector) -> [Vector; 2] {
     let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    let (ab_low, ab_high) = (_mm512_permutex2var_epi32(a, low, b), _mm512_permutex2var_epi32(a, high, b));
-    let (cd_low, cd_high) = (_mm512_permutex2var_epi32(c, low, d), _mm512_permutex2var_epi32(c, high, d));
-    let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-    [
-        _mm512_permutex2var_epi64(ab_low, low, cd_low),
-        _mm512_permutex2var_epi64(ab_low, high, cd_low),
-        _mm512_permutex2var_epi64(ab_high, low, cd_high),
-        _mm512_permutex2var_epi64(ab_high, high, cd_high),
-    ]
+    [_mm512_permutex2var_epi32(x, low, y), _mm512_permutex2var_epi32(x, high, y)]
 }
 
 /// Undoes [`interleave`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn deinterleave([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-    let even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-    let odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
-    let (ab_low, ab_high) = (_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(c, even, d));
-    let (cd_low, cd_high) = (_mm512_permutex2var_epi64(a, odd, b), _mm512_permutex2var_epi64(c, odd, d));
+fn deinterleave(x: Vector, y: Vector) -> [Vector; 2] {
     let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-    [
-        _mm512_permutex2var_epi32(ab_low, even, ab_high),
-        _mm512_permutex2var_epi32(ab_low, odd, ab_high),
-        _mm512_permutex2var_epi32(cd_low, even, cd_high),
-        _mm512_permutex2var_epi32(cd_low, odd, cd_high),
-    ]
+    [_mm512_permutex2var_epi32(x, even, y), _mm512_permutex2var_epi32(x, odd, y)]
 }
