@@ -6,7 +6,7 @@
 //! model file -> import -> graph -> simplify -> calibrate -> approximate -> pack -> DSL program
 //! ```
 //!
-//! [`reference`] runs the graph in the clear and is the oracle for what comes after it; [`simulate`] runs the finished
+//! [`mod@reference`] runs the graph in the clear and is the oracle for what comes after it; [`simulate`] runs the finished
 //! program on clear slots against it.
 
 pub mod activation;

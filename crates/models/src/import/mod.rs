@@ -1,4 +1,4 @@
-//! Model files to [`Graph`](crate::graph::Graph)s.
+//! Model files to [`Graph`]s.
 //!
 //! Everything that comes from a file is checked here: sizes against the bytes that are there before anything is
 //! allocated, weights for NaN and infinity, shapes for agreement. What passes needs no further check.
