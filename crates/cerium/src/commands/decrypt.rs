@@ -70,7 +70,8 @@ impl Decrypt {
     }
 }
 
-fn predicted_error(port: &Port) -> f64 {
+/// Predicted standard deviation of the error of an output's elements.
+pub(super) fn predicted_error(port: &Port) -> f64 {
     port.ciphertexts.iter().map(|packed| packed.error).fold(0.0, f64::max)
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::encoding::Encoder;
+use cerium_ckks::params::Params;
 use cerium_ckks::wire;
 use cerium_client::{SecretKey, encrypt_with_secret_key};
 use cerium_compiler::ciphertext::Interpreter;
@@ -15,13 +15,13 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::data::Dataset;
 use cerium_models::{picture, reference};
 use cerium_runtime::{CpuDevice, KeyStore, Session};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Threads;
-use super::decrypt::decrypt_outputs;
+use super::decrypt::{decrypt_outputs, predicted_error};
 use super::keygen::evaluation_keys;
 use super::run::{stage_times, stages_json};
-use crate::figures::{self, row};
+use crate::figures::{self, row, small};
 use crate::network::{self, Choice, Compiled, Network, compile_network};
 use crate::packing::{self, largest};
 use crate::program::Program;
@@ -58,8 +58,38 @@ struct Step {
     what: String,
 }
 
+/// What there is to show in the end.
+struct Outcome {
+    pixels: Vec<f32>,
+    label: Option<u32>,
+    params: Params,
+    device: String,
+    steps: Vec<Step>,
+    /// Stages of the server's run.
+    stages: Vec<(String, Duration)>,
+    keys: usize,
+    key_bytes: u64,
+    request_bytes: usize,
+    answer_bytes: usize,
+    /// Decrypted scores.
+    encrypted: Vec<f64>,
+    /// Scores of the network itself.
+    clear: Vec<f64>,
+    /// Scores of the program on clear slots: what encryption would give without noise.
+    approximated: Vec<f64>,
+    /// Predicted standard deviation of the noise of a score.
+    predicted_error: f64,
+    time: Duration,
+}
+
 impl Demo {
     pub(crate) fn run(self) -> Result<()> {
+        let outcome = self.play()?;
+        if self.json { figures::print_json(&outcome.to_json()) } else { figures::print(&outcome.to_text()) }
+    }
+
+    /// Plays both parties.
+    fn play(&self) -> Result<Outcome> {
         let threads = self.threads.apply()?;
         let begun = Instant::now();
         let (pixels, label) = self.digit()?;
@@ -74,8 +104,8 @@ impl Demo {
         let network = Network::parse("mnist".into(), MODEL.to_vec())?;
         let calibration = digits(CALIBRATION, &[]);
         let options = ApproximationOptions::default();
-        let compiled = compile_network(&network, &calibration.inputs(), &Choice::Auto, &options, &[])?;
-        let Compiled { plan, artifact, params, .. } = compiled;
+        let Compiled { plan, artifact, params, .. } =
+            compile_network(&network, &calibration.inputs(), &Choice::Auto, &options, &[])?;
         let program = Program::new(artifact)?;
         let what = format!(
             "network -> program under {} (128-bit secure, N = 2^{}, log PQ = {:.0})",
@@ -88,20 +118,17 @@ impl Demo {
         let start = Instant::now();
         let secret = SecretKey::generate(&params)?;
         let keys = evaluation_keys(&program, &secret, &progress)?;
-        let what =
-            format!("{} evaluation keys, {} to the server", keys.len(), figures::bytes(program.key_bytes()));
+        let key_bytes = program.key_bytes();
+        let what = format!("{} evaluation keys, {} to the server", keys.len(), figures::bytes(key_bytes));
         note("client", "keys, once", start, what);
 
         let start = Instant::now();
         let keys = KeyStore::from_keys(&params, &program.artifact.keys, keys, threads, &step)?;
-        let mut session =
-            Session::new(&program.artifact, keys, Box::new(CpuDevice::new(threads)?), threads, &step)?;
+        let device = Box::new(CpuDevice::new(threads)?);
+        let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
         let memory = session.memory();
-        let what = format!(
-            "{} of keys, weights and working memory",
-            figures::bytes(memory.keys + memory.plaintexts + memory.pool)
-        );
-        note("server", "load, once", start, what);
+        let memory = figures::bytes(memory.keys + memory.plaintexts + memory.pool);
+        note("server", "load, once", start, format!("{memory} of keys, weights and working memory"));
 
         let start = Instant::now();
         let request = encrypt(&program, &secret, &pixels)?;
@@ -114,66 +141,30 @@ impl Demo {
         note("server", "run", start, format!("{} to the client", figures::bytes(answer.len() as u64)));
 
         let start = Instant::now();
-        let answer_ciphertexts: Vec<Ciphertext> = program.decode_ciphertexts(&answer)?;
-        let mut decrypted = decrypt_outputs(&program, &secret, &answer_ciphertexts, None)?;
+        let mut decrypted = decrypt_outputs(&program, &secret, &program.decode_ciphertexts(&answer)?, None)?;
         let (port, encrypted) = decrypted.pop().context("the program has no output")?;
         note("client", "decrypt", start, format!("{} scores", encrypted.len()));
-        progress.clear();
 
-        // Beside it, in the clear: the network itself, and the program on clear slots.
-        let clear = reference::run(&network.graph, &pixels)?;
         let source = plan.program(&network.name, &params);
         let slots = network::pack(&source.inputs[0].packing, &pixels, &params);
         let slots = Interpreter::new(&source.module).run(&[slots]);
-        let approximated = packing::unpack(&program.artifact, port, &slots, 1.0)?;
-        let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        let errors = (distance(&encrypted, &clear), distance(&encrypted, &approximated));
-        let stages = stage_times(&profile);
-        if self.json {
-            return figures::print_json(&json!({
-                "answer": largest(&encrypted),
-                "clear_answer": largest(&clear),
-                "label": label,
-                "scores": encrypted,
-                "clear_scores": clear,
-                "max_error": errors.0,
-                "encryption_error": errors.1,
-                "params": params.name(),
-                "security_bits": params.security_bits(),
-                "device": session.device(),
-                "keys": program.artifact.keys.len(),
-                "key_bytes": program.key_bytes(),
-                "request_bytes": request.len(),
-                "answer_bytes": answer.len(),
-                "steps": steps.iter().map(|step| json!({
-                    "party": step.party, "name": step.name, "seconds": step.time.as_secs_f64(),
-                })).collect::<Vec<_>>(),
-                "stages": stages_json(&stages),
-                "seconds": begun.elapsed().as_secs_f64(),
-            }));
-        }
-        let mut text = String::from(
-            "A network reads a handwritten digit that it never sees.\n\n  \
-             client: has the picture and the secret key; sends ciphertexts and evaluation keys\n  \
-             server: has the network; computes on ciphertexts, and can decrypt nothing\n\nThe picture, at the client:\n\n",
-        );
-        text += figures::picture(&pixels, SIDE).trim_matches('\n');
-        text += "\n\n";
-        text += &show_steps(&steps, &stages);
-        text += "\n";
-        text += &show_scores(&encrypted, &clear);
-        text += &show_verdict(largest(&encrypted), largest(&clear), label);
-        text += &format!(
-            "largest error of a score: {:.3}; of that, encryption: {:.0e} (the rest: polynomials in the place of ReLU)\n\
-             all of it took {}, on {}\n\n\
-             Your own: draw a digit, save it as PNG, and run `cargo run --release -- demo --image my.png`.\n\
-             As separate processes: compile, keygen, encrypt, run, decrypt; see `cargo run --release -- --help`.\n",
-            errors.0,
-            errors.1,
-            figures::duration(begun.elapsed()),
-            session.device(),
-        );
-        figures::print(&text)
+        Ok(Outcome {
+            clear: reference::run(&network.graph, &pixels)?,
+            approximated: packing::unpack(&program.artifact, port, &slots, 1.0)?,
+            pixels,
+            label,
+            device: session.device(),
+            steps,
+            stages: stage_times(&profile),
+            keys: program.artifact.keys.len(),
+            key_bytes,
+            request_bytes: request.len(),
+            answer_bytes: answer.len(),
+            encrypted,
+            predicted_error: predicted_error(port),
+            params,
+            time: begun.elapsed(),
+        })
     }
 
     /// The picture to classify, with its label if it is known.
@@ -219,30 +210,81 @@ fn encrypt(program: &Program, secret: &SecretKey, pixels: &[f32]) -> Result<Vec<
     Ok(wire::encode_seeded_ciphertexts(params, program.digest, &encrypted))
 }
 
-fn show_steps(steps: &[Step], stages: &[(String, Duration)]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        let time = figures::duration(step.time);
-        text += &format!("  {:<7} {:<14} {time:>8}   {}\n", step.party, step.name, step.what);
-        if step.name == "run" {
-            for (name, time) in stages {
-                text += &format!("  {:<7}   {name:<12} {:>8}\n", "", figures::duration(*time));
+impl Outcome {
+    fn to_text(&self) -> String {
+        let (answer, clear) = (largest(&self.encrypted), largest(&self.clear));
+        let label = self.label.map_or(String::new(), |label| format!(", its label {label}"));
+        format!(
+            "A network reads a handwritten digit that it never sees.\n\n  \
+             client: has the picture and the secret key; sends ciphertexts and evaluation keys\n  \
+             server: has the network; computes on ciphertexts, and can decrypt nothing\n\n\
+             The picture, at the client:\n\n{}\n\n{}\n{}\n\
+             encrypted answer {answer}, in the clear {clear}{label}\n\
+             largest error of a score: {:.3}, from polynomials in the place of ReLU; of encryption: {} (predicted deviation \
+             {})\n\
+             all of it took {}, on {}\n\n\
+             Your own: draw a digit, save it as PNG, and run `cargo run --release -- demo --image my.png`.\n\
+             As separate processes: compile, keygen, encrypt, run, decrypt; see `cargo run --release -- --help`.\n",
+            figures::picture(&self.pixels, SIDE).trim_matches('\n'),
+            self.show_steps(),
+            self.show_scores(),
+            distance(&self.encrypted, &self.clear),
+            small(distance(&self.encrypted, &self.approximated)),
+            small(self.predicted_error),
+            figures::duration(self.time),
+            self.device,
+        )
+    }
+
+    fn show_steps(&self) -> String {
+        let mut text = String::new();
+        for step in &self.steps {
+            let time = figures::duration(step.time);
+            text += &format!("  {:<7} {:<14} {time:>8}   {}\n", step.party, step.name, step.what);
+            if step.name == "run" {
+                for (name, time) in &self.stages {
+                    text += &format!("  {:<7}   {name:<12} {:>8}\n", "", figures::duration(*time));
+                }
             }
         }
+        text
     }
-    text
+
+    fn show_scores(&self) -> String {
+        let mut rows = vec![row(["digit", "encrypted", "in the clear", ""])];
+        for (digit, (a, b)) in self.encrypted.iter().zip(&self.clear).enumerate() {
+            let mark = if digit == largest(&self.encrypted) { "<-" } else { "" };
+            rows.push(row([&digit.to_string(), &format!("{a:.3}"), &format!("{b:.3}"), mark]));
+        }
+        figures::table(&rows)
+    }
+
+    fn to_json(&self) -> Value {
+        let step = |step: &Step| json!({ "party": step.party, "name": step.name, "seconds": step.time.as_secs_f64() });
+        json!({
+            "answer": largest(&self.encrypted),
+            "clear_answer": largest(&self.clear),
+            "label": self.label,
+            "scores": self.encrypted,
+            "clear_scores": self.clear,
+            "max_error": distance(&self.encrypted, &self.clear),
+            "encryption_error": distance(&self.encrypted, &self.approximated),
+            "predicted_error": self.predicted_error,
+            "params": self.params.name(),
+            "security_bits": self.params.security_bits(),
+            "device": self.device,
+            "keys": self.keys,
+            "key_bytes": self.key_bytes,
+            "request_bytes": self.request_bytes,
+            "answer_bytes": self.answer_bytes,
+            "steps": self.steps.iter().map(step).collect::<Vec<_>>(),
+            "stages": stages_json(&self.stages),
+            "seconds": self.time.as_secs_f64(),
+        })
+    }
 }
 
-fn show_scores(encrypted: &[f64], clear: &[f64]) -> String {
-    let mut rows = vec![row(["digit", "encrypted", "in the clear", ""])];
-    for (digit, (a, b)) in encrypted.iter().zip(clear).enumerate() {
-        let mark = if digit == largest(encrypted) { "<-" } else { "" };
-        rows.push(row([&digit.to_string(), &format!("{a:.3}"), &format!("{b:.3}"), mark]));
-    }
-    figures::table(&rows) + "\n"
-}
-
-fn show_verdict(encrypted: usize, clear: usize, label: Option<u32>) -> String {
-    let label = label.map_or(String::new(), |label| format!(", its label {label}"));
-    format!("encrypted answer {encrypted}, in the clear {clear}{label}\n")
+/// The largest difference.
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
