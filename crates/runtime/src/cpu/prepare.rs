@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cerium_artifact::kernel::{BaseConvertBlock, Body, ElementwiseBlock, PermuteBlock, TransformBlock};
-use cerium_artifact::{Kernel, Operand, StageId};
+use cerium_artifact::{Function, Kernel, Operand, StageId};
 use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::{Basis, PrimeIndex};
 use cerium_ckks::params::Params;
@@ -75,20 +75,30 @@ impl<'a> Preparer<'a> {
         for kernel in &run.kernels {
             let class = KernelClass::of(&kernel.body);
             *cost.get_mut(kernel.stage, class) += kernel_cost(kernel, run.function, self.params.log_n());
-            for (work, access) in self.works(kernel, &mut scratch_words) {
+            for (work, access) in self.works(run.function, kernel, &mut scratch_words) {
                 tasks.push((Task { stage: kernel.stage, class, work }, access));
             }
         }
         PreparedRun { tasks: Tasks::new(tasks), cost, scratch_words }
     }
 
-    fn works(&mut self, kernel: &Kernel, scratch_words: &mut usize) -> Vec<(Work, Access)> {
+    fn works(
+        &mut self,
+        function: &Function,
+        kernel: &Kernel,
+        scratch_words: &mut usize,
+    ) -> Vec<(Work, Access)> {
         match &kernel.body {
             Body::Elementwise { program, results, blocks } => {
                 let mut compiled: HashMap<(Vec<LoadKind>, bool), Arc<TileProgram>> = HashMap::new();
                 let work = |block: &ElementwiseBlock| {
                     let kind = |load: &Operand| match load {
-                        Operand::Plain { .. } => LoadKind::Compact,
+                        Operand::Plain { plaintext, .. }
+                            if function.plaintexts[*plaintext as usize].log_period + 1
+                                < self.params.log_n() =>
+                        {
+                            LoadKind::Compact
+                        }
                         _ => LoadKind::Limb,
                     };
                     let kinds: Vec<LoadKind> = block.loads.iter().map(kind).collect();

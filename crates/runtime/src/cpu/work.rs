@@ -99,8 +99,10 @@ impl<'a> Memory<'a> {
             Operand::Plain { plaintext, limb } => {
                 let id = self.bindings.plaintexts[plaintext as usize];
                 let words = self.plaintexts.limb(id, usize::from(limb));
-                let log_run = self.params.log_n() - words.len().trailing_zeros();
-                Loaded::Compact(words.as_ptr(), words.len(), log_run)
+                match self.params.log_n() - words.len().trailing_zeros() {
+                    0 => Loaded::Limb(words.as_ptr()),
+                    log_run => Loaded::Compact(words.as_ptr(), words.len(), log_run),
+                }
             }
             Operand::Key { key, digit, half, prime } => {
                 let words = self.keys.limb(key as usize, usize::from(digit), half, prime);
