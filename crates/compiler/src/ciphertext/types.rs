@@ -19,6 +19,14 @@ pub struct Context {
     pub data: Arc<Data>,
 }
 
+impl Context {
+    /// Base-2 logarithm of the period of the weight with this index.
+    pub(crate) fn log_period(&self, index: u32) -> Result<u32, String> {
+        let recipe = self.data.weights.get(index as usize);
+        recipe.map(|recipe| self.data.log_period(recipe)).ok_or_else(|| format!("there is no weight {index}"))
+    }
+}
+
 /// Weights of a program.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Data {
@@ -206,10 +214,7 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             Some(a) if a.size != 2 => Err("only relinearized ciphertexts rotate".into()),
             _ => one(*operands[0]),
         },
-        Op::Weight { index } => match module.context.data.weights.get(*index as usize) {
-            Some(recipe) => one(Type::Plain { log_period: module.context.data.log_period(recipe) }),
-            None => Err(format!("there is no weight {index}")),
-        },
+        Op::Weight { index } => one(Type::Plain { log_period: module.context.log_period(*index)? }),
         Op::RotatePlain { .. } => match operands[0] {
             Type::Plain { .. } => one(*operands[0]),
             other => Err(format!("rotate_plain takes a plaintext, not {other}")),
@@ -233,14 +238,7 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
                 one(Type::Cipher(None))
             }
         }
-        Op::Call { function, .. } => {
-            let (_, callee) =
-                module.find(function).ok_or_else(|| format!("{function} is not defined before this call"))?;
-            if callee.param_types().iter().ne(operands.iter().copied()) {
-                return Err(format!("the arguments do not fit the parameters of {function}"));
-            }
-            Ok(callee.result_types())
-        }
+        Op::Call { function, .. } => module.call_types(function, operands),
         Op::Encode { level, scale, .. } => match operands[0] {
             Type::Plain { log_period }
                 if *level <= params.max_level() && scale.0 >= 1.0 && scale.0.is_finite() =>

@@ -112,6 +112,17 @@ impl<D: Dialect> Module<D> {
         self.functions.iter().enumerate().find(|(_, f)| f.name == *name)
     }
 
+    /// The typing rule of calls, which all levels share: the result types of `function`, whose parameters the operands fit.
+    pub fn call_types(&self, function: &Symbol, operands: &[&D::Type]) -> Result<Vec<D::Type>, String> {
+        let Some((_, callee)) = self.find(function) else {
+            return Err(format!("{function} is not defined before this call"));
+        };
+        if callee.param_types().iter().ne(operands.iter().copied()) {
+            return Err(format!("the arguments do not fit the parameters of {function}"));
+        }
+        Ok(callee.result_types())
+    }
+
     /// The function a program starts with.
     ///
     /// # Panics

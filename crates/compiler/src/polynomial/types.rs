@@ -172,10 +172,7 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
                 Err(format!("{} digits where {basis} has {expected}", digits.len()))
             }
         }
-        Op::Weight { index } => match module.context.data.weights.get(*index as usize) {
-            Some(recipe) => Ok(vec![Type::Weight { log_period: module.context.data.log_period(recipe) }]),
-            None => Err(format!("there is no weight {index}")),
-        },
+        Op::Weight { index } => Ok(vec![Type::Weight { log_period: module.context.log_period(*index)? }]),
         Op::Encode { basis, scale, rotation, .. } => {
             in_pool(*basis)?;
             match operands[0] {
@@ -187,14 +184,7 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
                 other => Err(format!("encode of {other} at scale {scale}, rotated by {rotation}")),
             }
         }
-        Op::Call { function, .. } => {
-            let (_, callee) =
-                module.find(function).ok_or_else(|| format!("{function} is not defined before this call"))?;
-            if callee.param_types().iter().ne(operands.iter().copied()) {
-                return Err(format!("the arguments do not fit the parameters of {function}"));
-            }
-            Ok(callee.result_types())
-        }
+        Op::Call { function, .. } => module.call_types(function, operands),
     }
 }
 
