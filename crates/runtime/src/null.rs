@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cerium_artifact::{Artifact, ArtifactError};
+use cerium_artifact::Artifact;
 use cerium_ckks::params::Params;
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use crate::executor::Schedule;
 use crate::key_store::KeyStore;
 use crate::memory::{PlaintextPlan, Plaintexts};
 use crate::profile::{KernelClass, UsageTable};
+use crate::session::SessionError;
 
 /// A device that only counts.
 #[derive(Debug, Default)]
@@ -109,9 +110,9 @@ pub struct Measurement {
 }
 
 /// Walks the schedule of an artifact, calls included, without computing.
-pub fn measure(artifact: &Artifact) -> Result<Measurement, ArtifactError> {
+pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
     let params = artifact.validate()?;
-    let plaintexts = PlaintextPlan::new(artifact);
+    let plaintexts = PlaintextPlan::new(artifact)?;
     let schedule = Schedule::new(artifact, &plaintexts);
     let mut device = NullDevice::new();
     let infallible = "the null device accepts everything";

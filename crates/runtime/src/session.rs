@@ -137,7 +137,7 @@ impl Session {
     ) -> Result<Session, SessionError> {
         let params = artifact.validate()?;
         keys.check(&params, &artifact.keys)?;
-        let plan = PlaintextPlan::new(artifact);
+        let plan = PlaintextPlan::new(artifact)?;
         let schedule = Schedule::new(artifact, &plan);
         device.prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())?;
         let plaintexts = plan.encode(artifact, &params, threads, progress)?;

@@ -16,6 +16,10 @@ use super::Pages;
 use crate::preparation_pool;
 use crate::progress::{Counter, Progress};
 
+/// Most pairs of a weight parameter and a weight that is bound to it. Their number is not bounded by the size of an
+/// artifact, since functions pass their parameters on.
+const MAX_BINDINGS: usize = 1 << 22;
+
 /// Why the weights of a program could not be made resident.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaintextError {
@@ -31,6 +35,11 @@ pub enum PlaintextError {
         /// The reason.
         source: EncodingError,
     },
+    /// Calls bind more weights to parameters than those of any real program.
+    #[error(
+        "the program binds more than {MAX_BINDINGS} weights to parameters of its functions; it cannot be run"
+    )]
+    TooMany,
     /// There is not enough memory.
     #[error(
         "{bytes} bytes of encoded weights do not fit into memory; use a larger machine or a smaller model"
@@ -76,7 +85,10 @@ pub struct PlaintextPlan {
 
 impl PlaintextPlan {
     /// The plan for a validated artifact.
-    pub fn new(artifact: &Artifact) -> PlaintextPlan {
+    ///
+    /// # Errors
+    /// [`PlaintextError::TooMany`].
+    pub fn new(artifact: &Artifact) -> Result<PlaintextPlan, PlaintextError> {
         let mut first: HashMap<(u32, u32, u64), WeightId> = HashMap::new();
         let representative: Vec<WeightId> = artifact
             .weights
@@ -86,7 +98,7 @@ impl PlaintextPlan {
                 *first.entry((tensor.0, gather.0, factor.to_bits())).or_insert(WeightId(index as u32))
             })
             .collect();
-        let bound = bindings(artifact);
+        let bound = bindings(artifact).ok_or(PlaintextError::TooMany)?;
         let mut encodings = Vec::new();
         let mut known: HashMap<(WeightId, Basis, u64, u32), PlaintextId> = HashMap::new();
         let mut encode = |weight: WeightId, plaintext: &Plaintext| {
@@ -111,7 +123,7 @@ impl PlaintextPlan {
             };
             ids.push(function.plaintexts.iter().map(of_plaintext).collect());
         }
-        PlaintextPlan { encodings, ids }
+        Ok(PlaintextPlan { encodings, ids })
     }
 
     /// The encoding of a function's plaintext when `weight` is bound to it.
@@ -195,13 +207,15 @@ fn encode(
     Ok(())
 }
 
-/// The weights that calls can bind to each weight parameter of each function; `None` for functions that the entry
-/// does not reach.
-fn bindings(artifact: &Artifact) -> Vec<Option<Vec<BTreeSet<WeightId>>>> {
-    let mut bound: Vec<Option<Vec<BTreeSet<WeightId>>>> = vec![None; artifact.functions.len()];
-    if let Some(entry) = bound.last_mut() {
-        *entry = Some(Vec::new());
-    }
+/// The weights bound to each weight parameter of a function.
+type Bound = Vec<BTreeSet<WeightId>>;
+
+/// The weights that calls can bind to the parameters of each function, `None` for functions that the entry does not
+/// reach; or `None` if there are more than [`MAX_BINDINGS`].
+fn bindings(artifact: &Artifact) -> Option<Vec<Option<Bound>>> {
+    let mut bound: Vec<Option<Bound>> = vec![None; artifact.functions.len()];
+    *bound.last_mut()? = Some(Vec::new());
+    let mut count = 0;
     // Callers stand after their callees, so all bindings of a function are known when its turn comes.
     for index in (0..artifact.functions.len()).rev() {
         let (callees, own) = bound.split_at_mut(index);
@@ -211,14 +225,19 @@ fn bindings(artifact: &Artifact) -> Vec<Option<Vec<BTreeSet<WeightId>>>> {
             let params =
                 callees[function.0 as usize].get_or_insert_with(|| vec![BTreeSet::new(); weights.len()]);
             for (set, weight) in params.iter_mut().zip(weights) {
+                let before = set.len();
                 match *weight {
                     WeightRef::Weight(id) => drop(set.insert(id)),
                     WeightRef::Param(param) => set.extend(&own[param as usize]),
                 }
+                count += set.len() - before;
+                if count > MAX_BINDINGS {
+                    return None;
+                }
             }
         }
     }
-    bound
+    Some(bound)
 }
 
 /// Encoded plaintexts in memory: evaluation domain, Montgomery form, compact.

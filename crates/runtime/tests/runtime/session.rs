@@ -1,12 +1,16 @@
 //! Whole programs: the same words as the naive interpreter, on every instruction set and number of threads.
 
-use cerium_artifact::Artifact;
-use cerium_ckks::basis::{Level, Scale};
+use cerium_artifact::kernel::{Body, ElementwiseBlock, Instruction};
+use cerium_artifact::{
+    Artifact, Function, FunctionId, Kernel, Operand, Plaintext, StageId, Step, WeightId, WeightRef,
+};
+use cerium_ckks::basis::{Level, PrimeIndex, Scale};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::evaluation_key::EvaluationKey;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::params::Params;
 use cerium_runtime::device::Device;
+use cerium_runtime::memory::PlaintextError;
 use cerium_runtime::null::{NullDevice, measure};
 use cerium_runtime::progress::silent;
 use cerium_runtime::{CpuDevice, KeyStore, Mismatch, Session, SessionError};
@@ -59,7 +63,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
                         assert!(outputs[0].words() == expected, "{threads} threads, {isa}");
                         assert_eq!(profile.threads, threads);
                         for stage in 0..artifact.stages.len() as u16 {
-                            let stage = cerium_artifact::StageId(stage);
+                            let stage = StageId(stage);
                             for class in cerium_runtime::KernelClass::ALL {
                                 let busy = Default::default();
                                 let usage = cerium_runtime::Usage { busy, ..profile.usage.get(stage, class) };
@@ -147,4 +151,55 @@ fn a_weight_beyond_the_modulus_is_named() {
         }
         None => assert!(zero),
     }
+}
+
+/// Functions that pass their parameters on can ask for far more encodings than the artifact is long.
+#[test]
+fn a_flood_of_bindings_is_refused() {
+    let Case { mut artifact, params, .. } = case(&mut fresh_rng(), 4);
+    let weights = 2_100;
+    let entry = artifact.functions.pop().unwrap();
+    let plaintext = Plaintext { weight: WeightRef::Param(0), ..entry.plaintexts[2] };
+    let copy = |primes: &[PrimeIndex]| {
+        let operands =
+            |operand: fn(u32) -> Operand| (0..primes.len() as u32).map(operand).collect::<Vec<_>>();
+        let limbs = primes.iter().zip(operands(Operand::Arg)).zip(operands(Operand::Result));
+        let block = |((&prime, load), store)| ElementwiseBlock {
+            prime,
+            loads: vec![load],
+            stores: vec![store],
+            scalars: vec![],
+        };
+        let blocks = limbs.map(block).collect();
+        let body = Body::Elementwise { program: vec![Instruction::Load(0)], results: vec![0], blocks };
+        Step::Launch(Kernel { stage: StageId(0), body })
+    };
+    let function = |name: &str, weight_params| Function {
+        name: name.into(),
+        args: vec![],
+        results: vec![],
+        weight_params,
+        plaintexts: vec![],
+        frame: 0,
+        steps: vec![],
+    };
+    let call = |function, weights| Step::Call {
+        function: FunctionId(function),
+        args: vec![],
+        results: vec![],
+        weights,
+    };
+    let plaintexts = (0..weights).map(|i| Plaintext { weight: WeightRef::Param(i), ..plaintext }).collect();
+    let wide = Function { plaintexts, ..function("wide", weights) };
+    let steps = vec![call(0, vec![WeightRef::Param(0); weights as usize])];
+    let fan = Function { steps, ..function("fan", 1) };
+    let mut steps: Vec<Step> = (0..weights).map(|i| call(1, vec![WeightRef::Weight(WeightId(i))])).collect();
+    steps.push(copy(&entry.args));
+    let (args, results) = (entry.args.clone(), entry.results.clone());
+    let main = Function { args, results, steps, ..function("main", 0) };
+    artifact.weights = vec![artifact.weights[2]; weights as usize];
+    artifact.functions = vec![wide, fan, main];
+    assert_eq!(artifact.validate().unwrap(), params);
+    let error = measure(&artifact).unwrap_err();
+    assert!(matches!(error, SessionError::Plaintext(PlaintextError::TooMany)), "{error}");
 }
