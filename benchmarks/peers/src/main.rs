@@ -9,13 +9,15 @@
 
 mod measure;
 mod ntt;
+mod operations;
 mod record;
 
 use anyhow::Result;
 use record::{Comparison, Record};
 
 fn main() -> Result<()> {
-    let comparisons: Vec<Comparison> = vec![ntt::compare()?];
+    let mut comparisons: Vec<Comparison> = vec![ntt::compare()?];
+    comparisons.extend(operations::compare());
     for comparison in &comparisons {
         println!("{comparison}");
     }

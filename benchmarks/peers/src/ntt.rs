@@ -23,17 +23,18 @@ pub fn compare() -> Result<Comparison> {
 
     let start: Vec<u32> = (0..n as u32).map(|i| i.wrapping_mul(2_654_435_761) % q.value()).collect();
     let (mut ours, mut theirs) = (start.clone(), start.clone());
+    let (ours, theirs) = (aligned(&mut ours, &start), aligned(&mut theirs, &start));
     // The two use different roots of unity, so their outputs cannot be compared word by word; that both are
     // transforms modulo the same prime can: each must come back from its inverse.
-    table.forward(isa, &mut ours);
-    table.inverse(isa, &mut ours);
-    plan.fwd(&mut theirs);
-    plan.inv(&mut theirs);
-    plan.normalize(&mut theirs);
-    ensure!(ours == start && theirs == start, "a transform does not come back from its inverse");
+    table.forward(isa, ours);
+    table.inverse(isa, ours);
+    plan.fwd(theirs);
+    plan.inv(theirs);
+    plan.normalize(theirs);
+    ensure!(*ours == start[..] && *theirs == start[..], "a transform does not come back from its inverse");
 
-    let mut forward = || table.forward(isa, &mut ours);
-    let mut forward_tfhe = || plan.fwd(&mut theirs);
+    let mut forward = || table.forward(isa, ours);
+    let mut forward_tfhe = || plan.fwd(theirs);
     let times = interleaved(
         WARM_UP,
         REPETITIONS,
@@ -47,4 +48,13 @@ pub fn compare() -> Result<Comparison> {
         times,
         skipped: vec![],
     })
+}
+
+/// A copy of `words` at a cache line's boundary in `buffer`, as the limbs of a program are.
+fn aligned<'a>(buffer: &'a mut Vec<u32>, words: &[u32]) -> &'a mut [u32] {
+    buffer.resize(words.len() + 16, 0);
+    let offset = buffer.as_ptr().align_offset(64).min(16);
+    let copy = &mut buffer[offset..offset + words.len()];
+    copy.copy_from_slice(words);
+    copy
 }

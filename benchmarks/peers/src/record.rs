@@ -25,7 +25,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// How many times faster than the named contestant Cerium is, by medians.
+    /// How many times the first contestant's time the other one takes, by medians.
     fn ratio(&self, other: &Times) -> f64 {
         other.median_us / self.times[0].median_us
     }
@@ -64,7 +64,7 @@ impl Record {
             .map(|comparison| {
                 let mut value = serde_json::json!(comparison);
                 let ratios = comparison.times.iter().skip(1);
-                value["times_faster_than"] = ratios
+                value["times_of_the_first"] = ratios
                     .map(|times| (times.name.clone(), comparison.ratio(times).into()))
                     .collect::<serde_json::Map<_, _>>()
                     .into();

@@ -21,6 +21,11 @@ impl Lanes for __m256i {
         unsafe { _mm256_storeu_si256(to.cast(), self) }
     }
     #[inline(always)]
+    unsafe fn prefetch(address: *const u32) {
+        // SAFETY: a hint, without effect where nothing can be read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     unsafe fn splat(word: u32) -> Self {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe { _mm256_set1_epi32(word.cast_signed()) }

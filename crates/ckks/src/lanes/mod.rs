@@ -31,6 +31,8 @@ pub trait Lanes: Copy {
     unsafe fn load(from: *const u32) -> Self;
     /// Writes the words to `to`.
     unsafe fn store(self, to: *mut u32);
+    /// Asks for the cache line of an address, which need not be valid.
+    unsafe fn prefetch(address: *const u32);
     /// The same word in every lane.
     unsafe fn splat(word: u32) -> Self;
     /// `self + other mod 2^32`.

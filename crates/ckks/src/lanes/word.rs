@@ -17,6 +17,8 @@ impl Lanes for u32 {
         unsafe { *to = self }
     }
     #[inline(always)]
+    unsafe fn prefetch(_address: *const u32) {}
+    #[inline(always)]
     unsafe fn splat(word: u32) -> Self {
         word
     }

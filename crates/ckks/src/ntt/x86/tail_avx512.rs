@@ -21,7 +21,7 @@ impl Tail for Vector {
         first: usize,
         count: usize,
     ) {
-        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // One block alone is a chain of dependent instructions that leaves units idle; three fill the registers.
         // SAFETY: the caller has the features, and the blocks are within the `count` given.
         unsafe {
             let mut done = 0;
@@ -47,7 +47,7 @@ impl Tail for Vector {
         first: usize,
         count: usize,
     ) {
-        // Two blocks at a time: one alone is a chain of dependent instructions that leaves units idle.
+        // One block alone is a chain of dependent instructions that leaves units idle; three fill the registers.
         // SAFETY: the caller has the features, and the blocks are within the `count` given.
         unsafe {
             let mut done = 0;

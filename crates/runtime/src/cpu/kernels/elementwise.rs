@@ -80,8 +80,12 @@ elementwise! {
 /// Products whose sum [`ModulusLanes::mont_reduce_4q`] can still reduce: `16 (q - 1)^2 < 2^34 q` as `q < 2^30`.
 const MOST_PRODUCTS: usize = 16;
 
+/// Words by which [`dot`] asks for its second operands in advance: evaluation keys, which come from memory. The
+/// processor's own prefetching begins anew with every page of every operand.
+const AHEAD: usize = 256;
+
 /// `out = sum_i a_i * b_i * 2^-32 mod q` over the pairs `(a_i, b_i)`: the plain sum of products if each pair has one
-/// operand in Montgomery form. Zero for no pairs.
+/// operand in Montgomery form. Zero for no pairs. What comes from memory rather than cache had better be second.
 pub fn dot(isa: Isa, q: &Modulus, out: &mut [u32], pairs: &[(&[u32], &[u32])]) {
     for (a, b) in pairs {
         assert!(a.len() == out.len() && b.len() == out.len(), "operands are as long as the output");
@@ -108,8 +112,9 @@ unsafe fn dot_run<V: Lanes>(q: &Modulus, out: &mut [u32], pairs: &[(&[u32], &[u3
             for pairs in pairs.chunks(MOST_PRODUCTS) {
                 let mut sum = V::wide_zero();
                 for (a, b) in pairs {
-                    let a = V::load(a.as_ptr().add(start + i));
-                    let b = V::load(b.as_ptr().add(start + i));
+                    let (a, b) = (a.as_ptr().add(start + i), b.as_ptr().add(start + i));
+                    V::prefetch(b.wrapping_add(AHEAD));
+                    let (a, b) = (V::load(a), V::load(b));
                     sum = V::wide_add(sum, a.wide_mul(a.odd_lanes(), b, b.odd_lanes()));
                 }
                 total = m.add(total, m.mont_reduce_4q(sum));
