@@ -1,8 +1,8 @@
 //! The CPU device: kernels run on this machine's vector units, blocks side by side on its cores.
 //!
 //! A run is prepared once into tasks, one a block (a base conversion is split by targets), in an order that keeps
-//! limbs in cache ([`order`]). Threads take the next task of that order, wait until its predecessors are done,
-//! and execute it; with one thread there is nothing to wait for. Words are computed from words by exact
+//! limbs in cache ([`order`]). Threads take the first task of that order whose predecessors are done; with one
+//! thread there is nothing to wait for. Words are computed from words by exact
 //! arithmetic, so neither order, threads nor instruction set change a bit.
 
 mod elementwise;
@@ -11,7 +11,9 @@ mod order;
 mod prepare;
 mod work;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -154,7 +156,7 @@ impl Device for CpuDevice {
         self.used += &run.cost;
         match &self.workers {
             Some(workers) if run.tasks.len() > 1 => {
-                self.progress.start();
+                self.progress.start(run);
                 let (progress, scratch) = (&self.progress, &self.scratch);
                 workers.broadcast(|context| {
                     let mut own = scratch[context.index()].lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,44 +202,74 @@ impl Device for CpuDevice {
 /// How far the threads are with the tasks of a launch.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Position of the next task that nobody has taken.
-    next: AtomicUsize,
-    /// Launch in which each task was last finished.
-    done: Vec<AtomicUsize>,
-    /// Number of the current launch, from 1.
-    launch: usize,
+    /// Positions of tasks that wait for nothing and that nobody has taken; the first in order comes first, which
+    /// finishes what is in cache before anything new is begun.
+    ready: Mutex<BinaryHeap<Reverse<u32>>>,
+    /// For each task the predecessors that are not done.
+    waiting: Vec<AtomicU32>,
+    /// Tasks that are not done.
+    unfinished: AtomicUsize,
     /// A thread panicked; its task will never be done.
     failed: AtomicBool,
 }
 
 impl Progress {
     fn new(tasks: usize) -> Progress {
-        Progress { done: (0..tasks).map(|_| AtomicUsize::new(0)).collect(), ..Progress::default() }
+        Progress { waiting: (0..tasks).map(|_| AtomicU32::new(0)).collect(), ..Progress::default() }
     }
 
-    fn start(&mut self) {
-        self.launch += 1;
-        *self.next.get_mut() = 0;
+    fn start(&mut self, run: &PreparedRun) {
+        let ready = self.ready.get_mut().unwrap_or_else(PoisonError::into_inner);
+        ready.clear();
+        for (position, waiting) in self.waiting.iter_mut().enumerate().take(run.tasks.len()) {
+            let predecessors = run.tasks.predecessors(position).len() as u32;
+            *waiting.get_mut() = predecessors;
+            if predecessors == 0 {
+                ready.push(Reverse(position as u32));
+            }
+        }
+        *self.unfinished.get_mut() = run.tasks.len();
         *self.failed.get_mut() = false;
     }
 
-    /// Waits until a task is done; `false` if that will never be.
-    fn wait_for(&self, task: usize) -> bool {
+    /// The next task, as soon as there is one; `None` if all are done or one never will be.
+    fn take(&self) -> Option<usize> {
         let mut patience = 0;
-        while self.done[task].load(Ordering::Acquire) != self.launch {
-            if self.failed.load(Ordering::Relaxed) {
-                return false;
+        loop {
+            let next = self.ready.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            if let Some(Reverse(position)) = next {
+                return Some(position as usize);
             }
-            // The other thread is in the middle of some tens of microseconds of work, unless it was put to sleep.
+            if self.unfinished.load(Ordering::Acquire) == 0 || self.failed.load(Ordering::Relaxed) {
+                return None;
+            }
+            // The other threads are in the middle of some tens of microseconds of work, unless they were put to sleep.
             patience += 1;
-            if patience < 1 << 12 { std::hint::spin_loop() } else { std::thread::yield_now() }
+            for _ in 0..64 {
+                std::hint::spin_loop();
+            }
+            if patience > 32 {
+                std::thread::yield_now();
+            }
         }
-        true
+    }
+
+    /// A task is done: its successors wait for one less. What the task wrote is seen by them: the last of their
+    /// predecessors to finish has seen the others' decrements, and hands them over under the lock.
+    fn finish(&self, run: &PreparedRun, position: usize) {
+        let successors = run.tasks.successors(position).iter();
+        let mut enabled =
+            successors.filter(|&&s| self.waiting[s as usize].fetch_sub(1, Ordering::AcqRel) == 1);
+        if let Some(&first) = enabled.next() {
+            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.push(Reverse(first));
+            ready.extend(enabled.map(|&position| Reverse(position)));
+        }
+        self.unfinished.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// Takes tasks in order until there are none. The first unfinished task never waits for an unfinished one, so
-/// there is always a thread that goes on.
+/// Takes tasks until there are none.
 fn work_side_by_side(run: &PreparedRun, memory: &Memory<'_>, own: &mut Scratch, progress: &Progress) {
     struct Failed<'a>(&'a AtomicBool);
     impl Drop for Failed<'_> {
@@ -248,17 +280,10 @@ fn work_side_by_side(run: &PreparedRun, memory: &Memory<'_>, own: &mut Scratch, 
         }
     }
     let _guard = Failed(&progress.failed);
-    loop {
-        let position = progress.next.fetch_add(1, Ordering::Relaxed);
-        if position >= run.tasks.len() {
-            return;
-        }
-        if !run.tasks.predecessors(position).iter().all(|&before| progress.wait_for(before as usize)) {
-            return;
-        }
+    while let Some(position) = progress.take() {
         // SAFETY: every task is taken by one thread, and all that must precede it are done.
         unsafe { execute(run, position, memory, own) }
-        progress.done[position].store(progress.launch, Ordering::Release);
+        progress.finish(run, position);
     }
 }
 

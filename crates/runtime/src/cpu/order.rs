@@ -18,6 +18,10 @@ pub(super) struct Tasks<T> {
     ends: Vec<u32>,
     /// Positions in `tasks`, all before that of the waiting task.
     predecessors: Vec<u32>,
+    /// Where the successors of each task end in `successors`.
+    successor_ends: Vec<u32>,
+    /// The same relation the other way round.
+    successors: Vec<u32>,
 }
 
 /// The pool operands of a task.
@@ -37,8 +41,23 @@ impl<T> Tasks<T> {
             position[task as usize] = at as u32;
         }
         let mut slots: Vec<Option<T>> = tasks.into_iter().map(|(task, _)| Some(task)).collect();
-        let mut sorted =
-            Tasks { tasks: Vec::with_capacity(order.len()), ends: Vec::new(), predecessors: Vec::new() };
+        let mut sorted = Tasks {
+            tasks: Vec::with_capacity(order.len()),
+            ends: Vec::new(),
+            predecessors: Vec::new(),
+            successor_ends: Vec::new(),
+            successors: Vec::new(),
+        };
+        let mut followers: Vec<Vec<u32>> = vec![Vec::new(); order.len()];
+        for (at, &task) in order.iter().enumerate() {
+            for &before in &waits[task as usize] {
+                followers[position[before as usize] as usize].push(at as u32);
+            }
+        }
+        for successors in followers {
+            sorted.successors.extend(successors);
+            sorted.successor_ends.push(sorted.successors.len() as u32);
+        }
         for &task in &order {
             sorted.tasks.extend(slots[task as usize].take());
             sorted.predecessors.extend(waits[task as usize].iter().map(|&before| position[before as usize]));
@@ -59,9 +78,18 @@ impl<T> Tasks<T> {
 
     /// The tasks that must be finished before the one at `position` begins.
     pub(super) fn predecessors(&self, position: usize) -> &[u32] {
-        let start = position.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
-        &self.predecessors[start..self.ends[position] as usize]
+        slice(&self.predecessors, &self.ends, position)
     }
+
+    /// The tasks that wait for the one at `position`.
+    pub(super) fn successors(&self, position: usize) -> &[u32] {
+        slice(&self.successors, &self.successor_ends, position)
+    }
+}
+
+fn slice<'a>(all: &'a [u32], ends: &[u32], position: usize) -> &'a [u32] {
+    let start = position.checked_sub(1).map_or(0, |before| ends[before] as usize);
+    &all[start..ends[position] as usize]
 }
 
 /// For each task the earlier ones that it must wait for: the writer of what it reads, and the last users of what it
@@ -187,6 +215,9 @@ mod tests {
         order.iter().enumerate().for_each(|(at, &task)| position[task] = at);
         for later in 0..accesses.len() {
             assert_eq!(tasks.predecessors(position[later]).len(), waits[later].len());
+            let follows =
+                |before: &u32| tasks.successors(*before as usize).contains(&(position[later] as u32));
+            assert!(tasks.predecessors(position[later]).iter().all(follows));
             for earlier in 0..later {
                 let (a, b) = (&accesses[earlier], &accesses[later]);
                 let meet = |x: &[Operand], y: &[Operand]| x.iter().any(|operand| y.contains(operand));
