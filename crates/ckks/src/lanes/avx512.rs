@@ -82,6 +82,11 @@ impl Lanes for __m512i {
         unsafe { (_mm512_sub_epi64(a.0, b.0), _mm512_sub_epi64(a.1, b.1)) }
     }
     #[inline(always)]
+    unsafe fn wide_settle(a: [Wide; 4]) -> [Wide; 4] {
+        // SAFETY: forwarded to the caller, who has the features.
+        unsafe { settle(a) }
+    }
+    #[inline(always)]
     unsafe fn wide_shift_right<const BITS: u32>(a: Wide) -> Wide {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe {
@@ -125,4 +130,26 @@ fn merge_high(evens: __m512i, mut odds: __m512i) -> __m512i {
         );
     }
     odds
+}
+
+/// See [`Lanes::wide_settle`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn settle([mut a, mut b, mut c, mut d]: [Wide; 4]) -> [Wide; 4] {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!(
+            "/* {0} {1} {2} {3} {4} {5} {6} {7} */",
+            inout(zmm_reg) a.0,
+            inout(zmm_reg) a.1,
+            inout(zmm_reg) b.0,
+            inout(zmm_reg) b.1,
+            inout(zmm_reg) c.0,
+            inout(zmm_reg) c.1,
+            inout(zmm_reg) d.0,
+            inout(zmm_reg) d.1,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    [a, b, c, d]
 }

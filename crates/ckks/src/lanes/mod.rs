@@ -57,6 +57,14 @@ pub trait Lanes: Copy {
     unsafe fn wide_add(a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a - b mod 2^64`.
     unsafe fn wide_sub(a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// The same double words, all of them computed before anything that needs one.
+    ///
+    /// This is no arithmetic but a hint about order: a row of multiplications followed by a row of additions keeps more
+    /// units of a processor busy than the two in turn, into which LLVM would sort them.
+    #[inline(always)]
+    unsafe fn wide_settle(a: [Self::Wide; 4]) -> [Self::Wide; 4] {
+        a
+    }
     /// `a >> BITS`.
     unsafe fn wide_shift_right<const BITS: u32>(a: Self::Wide) -> Self::Wide;
     /// `a << BITS mod 2^64`.

@@ -199,9 +199,16 @@ unsafe fn convert<V: Lanes, const G: usize>(
             for i in 0..sources + 1 {
                 let words = tile.0.as_ptr().add(i).cast::<u32>().add(2 * c);
                 let (even, odd) = (V::load(words), V::load(words.add(V::LANES)));
-                for (g, sum) in sums.iter_mut().enumerate() {
+                let mut products = sums;
+                for (g, product) in products.iter_mut().enumerate() {
                     let factor = V::splat(*targets.get_unchecked(g).factors.get_unchecked(i));
-                    *sum = V::wide_add(*sum, even.wide_mul(odd, factor, factor));
+                    *product = even.wide_mul(odd, factor, factor);
+                }
+                if let Ok(group) = <&mut [V::Wide; GROUP]>::try_from(&mut products[..]) {
+                    *group = V::wide_settle(*group);
+                }
+                for (sum, product) in sums.iter_mut().zip(products) {
+                    *sum = V::wide_add(*sum, product);
                 }
             }
             // The sum is below 4p 2^32: k products and v <= k times p make at most k q p, with k <= 16 and q < 2^30.
