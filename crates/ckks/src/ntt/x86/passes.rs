@@ -11,6 +11,10 @@ use crate::ntt::NttTable;
 /// Base-2 logarithm of the words in a block that is finished at once: 16 KiB, half an L1 cache.
 const LOG_CACHED: u32 = 12;
 
+/// Words by which the first pass asks for the limb in advance. The processor's own prefetching begins anew with every
+/// page of each of the streams.
+const AHEAD: usize = 32;
+
 /// A power-of-two number of words at `start`: block `index` of the `blocks` that make up the limb.
 #[derive(Clone, Copy)]
 struct Block {
@@ -189,6 +193,9 @@ unsafe fn forward_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
             let mut x = [V::load(at); RADIX];
             for (k, x) in x.iter_mut().enumerate() {
                 *x = V::load(at.add(k * stride));
+                if block.blocks == 1 {
+                    V::prefetch(at.wrapping_add(k * stride + AHEAD));
+                }
             }
             for s in 0..STAGES {
                 let half = RADIX >> (s + 1);

@@ -10,6 +10,9 @@ use std::arch::x86_64::*;
 
 type Vector = __m512i;
 
+/// Words by which the inverse, which begins here, asks for the limb in advance.
+const AHEAD: usize = 768;
+
 impl Tail for Vector {
     const LOG_TAIL: u32 = 6;
 
@@ -145,6 +148,9 @@ pub(super) unsafe fn inverse<const B: usize>(
 ) {
     // SAFETY: as in `forward`.
     unsafe {
+        for k in 0..4 * B {
+            Vector::prefetch(start.wrapping_add(AHEAD + 16 * k));
+        }
         let mut x: [[Vector; 4]; B] = std::array::from_fn(|b| load(start.add(64 * b)));
         for (i, [a, b, c, d]) in x.iter_mut().enumerate() {
             let first = first + i;
