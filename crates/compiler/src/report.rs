@@ -13,9 +13,9 @@ use crate::ir::Operation;
 /// Bytes of limbs that a chunk of primes may fill: about the second-level cache of one core.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Primes in a chunk for a CPU: as many as fit the cache, at least eight, which a base conversion makes at once.
+/// Primes in a chunk for a CPU: as many as fit the cache, at least sixteen, which share the quotient of a base conversion.
 pub(crate) fn default_chunk(params: &Params) -> usize {
-    (CHUNK_BYTES / (4 * params.n())).clamp(8, 64)
+    (CHUNK_BYTES / (4 * params.n())).clamp(16, 64)
 }
 
 /// What each stage does, over all calls.

@@ -226,12 +226,13 @@ impl Lowering<'_> {
                 self.push(Poly::Join { a: own, b: others })
             })
             .collect();
-        let mut half = |half| {
+        // Both products before both divisions: a digit's limb meets both halves of the key while it is at hand.
+        let mut product = |half| {
             let op = Poly::KeyProduct { digits: digits.clone(), key: KeyName(key), half: HalfName(half) };
-            let product = self.push(op);
-            self.divide(product, qp, q)
+            self.push(op)
         };
-        (half(Half::B), half(Half::A))
+        let (b, a) = (product(Half::B), product(Half::A));
+        (self.divide(b, qp, q), self.divide(a, qp, q))
     }
 
     /// `round(c * prod(E) / prod(L))`, where L leaves the basis and E enters it.

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Only `base_convert` mixes primes. A *region* is a run of operations none of which converts a limb made in the same
-//! run; within it operations of different primes are independent, and it is sorted by chunks of primes. Chunks are as
-//! small as the target asks: small ones keep a chunk's limbs in cache, large ones make wide launches.
+//! run; within it operations of different primes are independent, and it is sorted by prime. Launches are later made of whole
+//! chunks of primes, as small as the target asks: small ones keep a chunk's limbs in cache, large ones make wide launches.
 
 use std::convert::Infallible;
 
@@ -27,7 +27,7 @@ pub fn order_by_prime(module: &mut Module, chunk: usize) -> Result<(), Infallibl
 fn order(function: &mut Function, chunk: usize) {
     let mut region_of = vec![0usize; function.types.len()];
     let mut region = 1;
-    let mut keyed: Vec<((usize, usize), Node<Op>)> = Vec::with_capacity(function.nodes.len());
+    let mut keyed: Vec<((usize, usize, usize), Node<Op>)> = Vec::with_capacity(function.nodes.len());
     for node in function.nodes.drain(..) {
         let operands = node.op.operands();
         let made_here = |v: &ValueId| region_of[v.index()] == region;
@@ -42,18 +42,18 @@ fn order(function: &mut Function, chunk: usize) {
         for result in node.results.clone() {
             region_of[result as usize] = region;
         }
-        let prime = match node.op {
+        let (chunk, prime) = match node.op {
             // A weight has no prime, and everything of its region may need it.
-            Op::Weight { .. } | Op::Call { .. } => 0,
+            Op::Weight { .. } | Op::Call { .. } => (0, 0),
             _ => match function.types[node.results.start as usize] {
                 Type::Limb { prime, .. } | Type::Plain { prime, .. } | Type::Key { prime } => {
-                    1 + prime.index() / chunk
+                    (1 + prime.index() / chunk, prime.index())
                 }
-                Type::Weight { .. } => 0,
+                Type::Weight { .. } => (0, 0),
             },
         };
         let is_call = matches!(node.op, Op::Call { .. });
-        keyed.push(((region, prime), node));
+        keyed.push(((region, chunk, prime), node));
         if is_call {
             region += 1;
         }
