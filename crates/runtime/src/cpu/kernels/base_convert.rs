@@ -153,6 +153,8 @@ unsafe fn load_tile<V: Lanes>(
         for c in (0..len).step_by(V::LANES) {
             let mut sum = half;
             for ((source, &[low, high]), tile) in y.iter().zip(&converter.fractions).zip(&mut tile.0) {
+                // The next tile: a dozen streams are more than the processor follows by itself.
+                V::prefetch(source.as_ptr().wrapping_add(at + c + TILE));
                 let words = V::load(source.as_ptr().add(at + c));
                 let odd = words.odd_lanes();
                 words.store(tile.as_mut_ptr().add(2 * c));
