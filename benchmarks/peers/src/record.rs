@@ -109,12 +109,8 @@ fn output(command: &str, arguments: &[&str]) -> String {
 /// Model and core count of the processor.
 fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        cpus.lines()
-            .find(|line| line.starts_with(name))
-            .and_then(|line| line.split(": ").nth(1))
-            .unwrap_or("unknown")
-    };
+    let model =
+        cpus.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{} {} {} {cores} cores", field("model name"), field("cpu family"), field("model\t"))
+    format!("{} {cores} cores", model.unwrap_or("unknown"))
 }
