@@ -140,7 +140,7 @@ fn run_cerium(program: &Path, samples: &mut Samples) -> Result<()> {
             .with_context(|| format!("no times of {op}"))?;
         let entry = samples.entry(op.into()).or_default();
         entry.1.extend(milliseconds.iter().map(|ms| ms / 1e3));
-        entry.0 = json!({ "n": row["n"], "log_pq": row["log_pq"], "limbs": row["limbs"] });
+        entry.0 = json!({ "n": row["n"], "log_pq": row["log_pq"], "log_q": row["log_q"], "limbs": row["limbs"] });
     }
     Ok(())
 }

@@ -54,6 +54,8 @@ struct Row {
     params: String,
     n: usize,
     log_pq: f64,
+    /// Of the ciphertexts alone.
+    log_q: f64,
     /// Limbs of one polynomial of an input.
     limbs: usize,
     threads: usize,
@@ -152,6 +154,7 @@ fn measure(params: &Params, secret: &SecretKey, op: &'static str, text: &str, ar
         params: params.name().into(),
         n: params.n(),
         log_pq: params.log_pq(),
+        log_q: params.log_q(level),
         limbs: params.basis(level).len(),
         threads: args.threads,
         runs: args.runs,
