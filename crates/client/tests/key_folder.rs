@@ -177,3 +177,44 @@ fn missing_files_and_impossible_folders() {
     assert!(matches!(folder.create(&params, &secret, &[bad], &|_, _| ()), Err(ClientError::Key(_))));
     assert!(!folder.secret_key_path().exists());
 }
+
+/// Every byte changed, every length cut and grown: as it is (the checksum notices), and with the frame made anew around
+/// the damaged payload (what is in it must notice, or it is another good key).
+#[test]
+fn a_damaged_secret_key_is_an_error() {
+    let params = params();
+    let (_dir, folder, _) = created(&params);
+    let path = folder.secret_key_path();
+    let good = fs::read(&path).unwrap();
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        folder.secret_key(&params)
+    };
+    read(&good).unwrap();
+    let payload = &good[wire::HEADER..];
+    let framed = |payload: &[u8]| {
+        let mut bytes = wire::header(Kind::Secret, params.digest(), &[payload]).to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    };
+    assert_eq!(framed(payload), good);
+    for at in 0..good.len() {
+        for bit in [0, 3, 7] {
+            let mut damaged = good.clone();
+            damaged[at] ^= 1 << bit;
+            assert!(matches!(read(&damaged), Err(ClientError::File { .. })), "bit {bit} of byte {at}");
+        }
+        assert!(read(&good[..at]).is_err(), "cut to {at} bytes");
+    }
+    assert!(read(&[&good[..], &[0]].concat()).is_err(), "a byte more");
+    for at in 0..payload.len() {
+        for byte in [0, 1, 2, 127, 128, 254, 255] {
+            let mut damaged = payload.to_vec();
+            damaged[at] = byte;
+            // Swapping 1 and -1 leaves a key of the right weight; everything else is refused.
+            let sign_only = matches!((payload[at], byte), (1, 255) | (255, 1)) || payload[at] == byte;
+            assert_eq!(read(&framed(&damaged)).is_ok(), sign_only, "coefficient {at} is {byte}");
+        }
+        assert!(read(&framed(&payload[..at])).is_err(), "{at} coefficients");
+    }
+}
