@@ -25,6 +25,9 @@ use crate::limb::{Function, Op, Type};
 /// Largest number of operations in one elementwise program: keeps its registers and operands within reach.
 const MAX_PROGRAM: usize = 192;
 
+/// No operation joins a program that has this many operands: registers are 16-bit numbers.
+const MAX_OPERANDS: usize = 8192;
+
 /// One launch of a function's schedule; numbers are indices of nodes of the limb function.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
@@ -133,6 +136,7 @@ fn prime_of(function: &Function, node: &Node<Op>) -> PrimeIndex {
 /// A block in the making: one operation, or a chain of elementwise ones.
 struct Step {
     nodes: Vec<usize>,
+    operands: usize,
     /// Steps run in order of rounds; steps of one round are independent.
     round: u32,
 }
@@ -175,10 +179,13 @@ impl Fusion<'_> {
                 self.open.retain(|_, &mut s| s != step);
             }
         }
-        let step = match open.filter(|&step| self.steps[step].nodes.len() < MAX_PROGRAM) {
+        let operands = node.op.operands().len();
+        let has_room = |step: &Step| step.nodes.len() < MAX_PROGRAM && step.operands < MAX_OPERANDS;
+        let step = match open.filter(|&step| has_room(&self.steps[step])) {
             Some(step) => {
                 let step_ref = &mut self.steps[step];
                 step_ref.nodes.push(index);
+                step_ref.operands += operands;
                 step_ref.round = step_ref.round.max(round);
                 step
             }
@@ -187,7 +194,7 @@ impl Fusion<'_> {
                 if let Some(full) = open {
                     round = round.max(self.steps[full].round + 1);
                 }
-                self.steps.push(Step { nodes: vec![index], round });
+                self.steps.push(Step { nodes: vec![index], operands, round });
                 self.steps.len() - 1
             }
         };

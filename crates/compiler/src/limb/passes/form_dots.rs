@@ -6,13 +6,16 @@
 //! %5 = add(%3, %4)
 //! ```
 //!
-//! Only products and partial sums with a single use are gathered.
+//! Only products and partial sums with a single use are gathered, up to a length that keeps programs within bounds.
 
 use std::convert::Infallible;
 
 use super::super::{Module, Op};
 use crate::ir::Operation;
 use crate::ir::simplify::remove_unused;
+
+/// Operands of the longest dot product that is formed: longer sums are sums of dot products.
+const MAX_OPERANDS: usize = 1024;
 
 /// Runs the pass.
 pub fn form_dots(module: &mut Module) -> Result<(), Infallible> {
@@ -32,7 +35,9 @@ pub fn form_dots(module: &mut Module) -> Result<(), Infallible> {
                     _ => None,
                 }
             };
-            if let (Some(mut left), Some(right)) = (terms(a), terms(b)) {
+            if let (Some(mut left), Some(right)) = (terms(a), terms(b))
+                && left.len() + right.len() <= MAX_OPERANDS
+            {
                 left.extend(right);
                 function.nodes[i].op = Op::Dot { terms: left };
             }
