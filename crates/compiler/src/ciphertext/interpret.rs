@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cerium_ckks::basis::Level;
 use num_complex::Complex64;
 
 use super::{Function, Module, Op};
@@ -25,6 +26,8 @@ pub type Observer<'a> = dyn FnMut(&Node<Op>, &[Complex64], &[Complex64]) + 'a;
 pub(super) trait Perturb {
     /// After an operation that makes a ciphertext.
     fn cipher(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Slots>) {}
+    /// Adds the multiples of Q_0 that raising the modulus uncovers, in units of Q_0.
+    fn raise(&mut self, _slots: &mut Slots) {}
     /// After an operation that makes a plaintext, over one period.
     fn plain(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Vec<f64>>) {}
 }
@@ -89,8 +92,13 @@ impl<'a> Interpreter<'a> {
                     let args = args.iter().map(|v| values[v.index()].clone()).collect();
                     self.call(callee, args, perturb, observer)
                 }
+                // Ideally the identity.
+                Op::Bootstrap { xs, .. } => xs.iter().map(|x| values[x.index()].clone()).collect(),
                 op => {
                     let mut result = self.step(op, &values);
+                    if let (Op::ModRaise { .. }, Value::Cipher(slots)) = (op, &mut result) {
+                        perturb.raise(Arc::make_mut(slots));
+                    }
                     match &mut result {
                         Value::Cipher(slots) => perturb.cipher(function, node, slots),
                         Value::Plain(slots) => perturb.plain(function, node, slots),
@@ -174,8 +182,16 @@ impl<'a> Interpreter<'a> {
                 x * b1 - b2 + coefficients[0].0
             }),
             Op::Encode { p, .. } => values[p.index()].clone(),
-            Op::Rescale { a } | Op::Relinearize { a } | Op::Adjust { a, .. } => values[a.index()].clone(),
-            Op::Call { .. } => unreachable!("calls are handled by the caller"),
+            Op::Rescale { a } | Op::Relinearize { a } | Op::Adjust { a, .. } | Op::Lower { a, .. } => {
+                values[a.index()].clone()
+            }
+            Op::ModRaise { a } => {
+                let params = &self.module.context.params;
+                let factor = params.scale(Level(0)).0 / params.log_q(Level(0)).exp2();
+                map(a, &|x| x * factor)
+            }
+            Op::Reinterpret { a, factor } => map(a, &|x| x * factor.0),
+            Op::Call { .. } | Op::Bootstrap { .. } => unreachable!("handled by the caller"),
         }
     }
 }

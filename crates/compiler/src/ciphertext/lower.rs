@@ -170,7 +170,11 @@ impl Lowering<'_> {
                 vec![self.push(op)]
             }
             Op::Call { args, function } => return self.call(args, function.clone(), results),
-            Op::LinearTransform { .. } | Op::PolyEval { .. } => unreachable!("expanded before lowering"),
+            Op::Reinterpret { a, .. } => self.polys(*a),
+            Op::ModRaise { .. } => unreachable!("not lowered yet"),
+            Op::LinearTransform { .. } | Op::PolyEval { .. } | Op::Lower { .. } | Op::Bootstrap { .. } => {
+                unreachable!("expanded before lowering")
+            }
         };
         self.values.push(Lowered::Polys(polys));
     }

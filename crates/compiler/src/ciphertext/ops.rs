@@ -2,7 +2,7 @@
 
 use cerium_ckks::basis::Level;
 
-use crate::ir::{Number, Symbol};
+use crate::ir::{Attribute, Number, Symbol};
 
 crate::op_table! {
     /// An operation on ciphertexts (`a`, `b`, `x`) and plaintexts (`p`).
@@ -37,6 +37,16 @@ crate::op_table! {
         PolyEval "poly_eval" (x) { coefficients: Vec<Number> },
         /// Calls a function; arguments are ciphertexts and plaintexts.
         Call "call" (; ..args) { function: Symbol },
+        /// Unplaced only: down to level `to`, pinned by hand; the message is unchanged.
+        Lower "lower" (a) { to: Level },
+        /// Unplaced only: one or two values whose slots are within `[-bound, bound]` (of each part), refreshed: ideally
+        /// the identity, at the output level of the parameter set. Slots repeat with period `2^log_slots`.
+        Bootstrap "bootstrap" (; ..xs) { kind: BootstrapKind, log_slots: u32, bound: Number },
+        /// From level 0 to the top: `a * scale / Q_0` plus the slots of a polynomial with small random integer
+        /// coefficients, by which the raised ciphertext exceeds its message.
+        ModRaise "mod_raise" (a) {},
+        /// `a * factor` at no cost: the scale is divided by the factor.
+        Reinterpret "reinterpret" (a) { factor: Number },
         /// Placed only: a plaintext encoded at a level and a scale.
         Encode "encode" (p) { level: Level, scale: Number },
         /// Placed only: one level down, the scale divided by the level's primes.
@@ -46,5 +56,30 @@ crate::op_table! {
         /// Placed only: down to level `to` and to its canonical scale, message unchanged: drops primes, multiplies by
         /// a constant and rescales once.
         Adjust "adjust" (a) { to: Level },
+    }
+}
+
+/// What a bootstrap may rely on, and what it makes: `real`, `complex`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BootstrapKind {
+    /// Slots are real; one value, or two that share one bootstrap.
+    Real,
+    /// Slots are complex; one value.
+    Complex,
+}
+
+impl Attribute for BootstrapKind {
+    fn write(&self, out: &mut String) {
+        out.push_str(match self {
+            BootstrapKind::Real => "real",
+            BootstrapKind::Complex => "complex",
+        });
+    }
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "real" => Ok(BootstrapKind::Real),
+            "complex" => Ok(BootstrapKind::Complex),
+            _ => Err(format!("`{text}` is not a kind of bootstrap: real, complex")),
+        }
     }
 }

@@ -7,7 +7,7 @@ use cerium_artifact::{NO_ELEMENT, Recipe, Tensor};
 use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::params::Params;
 
-use super::{Module, Op};
+use super::{BootstrapKind, Module, Op};
 use crate::ir::{Attribute, Number};
 
 /// What programs of this level refer to: the parameter set and the weights.
@@ -154,10 +154,13 @@ pub(super) fn rescaled(params: &Params, level: Level, scale: Scale) -> (Level, S
     let (from_basis, to_basis) = (params.basis(level), params.basis(to));
     let log_ratio =
         params.log_product(to_basis.minus(from_basis)) - params.log_product(from_basis.minus(to_basis));
-    let scale = Scale(scale.0 * log_ratio.exp2());
-    let canonical = params.scale(to);
-    let snapped = (scale.0 / canonical.0 - 1.0).abs() < 1e-9;
-    (to, if snapped { canonical } else { scale })
+    (to, snapped(params, to, Scale(scale.0 * log_ratio.exp2())))
+}
+
+/// The canonical scale of `level` if `scale` is that up to rounding, otherwise `scale`.
+fn snapped(params: &Params, level: Level, scale: Scale) -> Scale {
+    let canonical = params.scale(level);
+    if (scale.0 / canonical.0 - 1.0).abs() < 1e-9 { canonical } else { scale }
 }
 
 /// The typing rule: see [`crate::ir::Dialect::infer`].
@@ -239,6 +242,50 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             }
         }
         Op::Call { function, .. } => module.call_types(function, operands),
+        Op::Lower { to, .. } => {
+            unplaced(op, operands[0])?;
+            if *to > params.max_level() {
+                return Err(format!("{to} is above the top level {}", params.max_level()));
+            }
+            one(Type::Cipher(None))
+        }
+        Op::Bootstrap { xs, kind, log_slots, bound } => {
+            operands.iter().try_for_each(|ty| unplaced(op, ty))?;
+            let most = if *kind == BootstrapKind::Real { 2 } else { 1 };
+            if xs.is_empty() || xs.len() > most {
+                return Err(format!("a {kind:?} bootstrap takes 1 to {most} values, not {}", xs.len()));
+            }
+            if 1usize << log_slots.min(&30) > params.slots() {
+                return Err(format!("2^{log_slots} slots are more than the {} there are", params.slots()));
+            }
+            if !(bound.0.is_finite() && bound.0 > 0.0) {
+                return Err(format!("the bound {bound} is not a positive number"));
+            }
+            Ok(vec![Type::Cipher(None); xs.len()])
+        }
+        Op::ModRaise { .. } => match cipher(operands[0])? {
+            None => one(Type::Cipher(None)),
+            Some(a) if a.level.0 == 0 && a.size == 2 && a.scale.matches(params.scale(Level(0))) => {
+                one(Type::Cipher(Some(Placement {
+                    level: params.max_level(),
+                    scale: Scale(params.log_q(Level(0)).exp2()),
+                    size: 2,
+                })))
+            }
+            Some(_) => Err("mod_raise takes a relinearized ciphertext of L0 at its canonical scale".into()),
+        },
+        Op::Reinterpret { factor, .. } => {
+            if !(factor.0.is_finite() && factor.0 > 0.0) {
+                return Err(format!("the factor {factor} is not a positive number"));
+            }
+            one(match operands[0] {
+                Type::Cipher(Some(a)) => {
+                    let scale = snapped(params, a.level, Scale(a.scale.0 / factor.0));
+                    Type::Cipher(Some(Placement { scale, ..*a }))
+                }
+                ty => cipher(ty).map(|_| *ty)?,
+            })
+        }
         Op::Encode { level, scale, .. } => match operands[0] {
             Type::Plain { log_period }
                 if *level <= params.max_level() && scale.0 >= 1.0 && scale.0.is_finite() =>

@@ -211,7 +211,29 @@ impl Body<'_, '_> {
                 self.push(Op::RotatePlain { p, by: *by })
             }
             Op::Call { args, function } => return self.call(args, function),
-            Op::LinearTransform { .. } | Op::PolyEval { .. } => {
+            Op::Lower { a, to } => match self.value(*a) {
+                // The constant is multiplied in one level above, where there is one.
+                Placed::Product { base, factor } if self.level(base) > *to => {
+                    let pending = self.product(base, factor, Level(to.0 + 1))?;
+                    self.settle(pending)?
+                }
+                _ => {
+                    let a = self.ready(*a)?;
+                    if self.level(a) < *to {
+                        return Err(self.too_deep());
+                    }
+                    self.lower(a, *to)
+                }
+            },
+            Op::ModRaise { a } => {
+                let a = self.ready(*a)?;
+                self.push(Op::ModRaise { a })
+            }
+            Op::Reinterpret { a, factor } => {
+                let a = self.ready(*a)?;
+                self.push(Op::Reinterpret { a, factor: *factor })
+            }
+            Op::LinearTransform { .. } | Op::PolyEval { .. } | Op::Bootstrap { .. } => {
                 unreachable!("expanded before levels are placed")
             }
             Op::Encode { .. } | Op::Rescale { .. } | Op::Relinearize { .. } | Op::Adjust { .. } => {
@@ -378,11 +400,12 @@ impl Body<'_, '_> {
     }
 
     fn above_zero(&self, level: Level) -> Result<(), PlaceError> {
-        if level.0 > 0 {
-            return Ok(());
-        }
+        if level.0 > 0 { Ok(()) } else { Err(self.too_deep()) }
+    }
+
+    fn too_deep(&self) -> PlaceError {
         let params = self.params();
         let stage = self.placer.source.stages[self.builder.stage.0 as usize].clone();
-        Err(PlaceError::TooDeep { params: params.name().into(), available: params.max_level().0, stage })
+        PlaceError::TooDeep { params: params.name().into(), available: params.max_level().0, stage }
     }
 }
