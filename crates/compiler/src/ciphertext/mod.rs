@@ -3,6 +3,7 @@
 //! A program arrives *unplaced*: its values have no level and no scale. The pass [`passes::place_levels`] decides
 //! levels, scales, rescales and relinearizations; after it every ciphertext type carries them.
 
+pub mod cost;
 mod interpret;
 mod lower;
 pub mod noise;
