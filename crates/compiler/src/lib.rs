@@ -28,6 +28,7 @@ use ir::Trace;
 use ir::simplify::share;
 use limb::passes::{fold_scalars, form_dots, order_by_prime};
 use polynomial::lower_to_limb;
+use polynomial::passes::{expand_divisions, merge_divisions, sink_divisions};
 
 /// Choices that a caller can make.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +79,10 @@ pub fn compile(
     let mut poly =
         trace.lower("lower_to_polynomial", &ct, |m| Ok::<_, Infallible>(lower_to_polynomial(m)))?;
     trace.pass("share", &mut poly, sharing)?; // hoists: equal mod_ups of rotations of one input
+    trace.pass("sink_divisions", &mut poly, sink_divisions)?;
+    trace.pass("merge_divisions", &mut poly, merge_divisions)?;
+    trace.pass("expand_divisions", &mut poly, expand_divisions)?;
+    trace.pass("share", &mut poly, sharing)?;
 
     let chunk = options.chunk.unwrap_or_else(|| report::default_chunk(&ct.context.params));
     let mut limb = trace.lower("lower_to_limb", &poly, |m| Ok::<_, Infallible>(lower_to_limb(m)))?;

@@ -3,6 +3,7 @@
 //! Keys are uniform here, which exact arithmetic does not mind; that programs *decrypt* to what they should is tested with
 //! real keys in `encrypted.rs`.
 
+mod passes;
 mod programs;
 
 use cerium_artifact::kernel::Half;
@@ -10,10 +11,9 @@ use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::evaluation_key::KeyKind;
 use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_ckks::rns::{Domain, Poly};
-use cerium_compiler::ciphertext::{self, passes};
 use cerium_compiler::ir::simplify::share;
 use cerium_compiler::limb::{self, passes as limb_passes};
-use cerium_compiler::polynomial::{self, KeySource};
+use cerium_compiler::polynomial::{self, KeySource, passes as poly_passes};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -42,19 +42,13 @@ fn polynomial_and_limb_interpreters_agree() {
         let mut rng = programs::fresh_rng();
         let source = programs::random(&params, &mut rng);
         let chunk = rng.random_range(1..5);
-        let mut ct = source.module;
-        let Ok(()) = passes::expand_linear_transform(&mut ct);
-        let Ok(()) = passes::expand_poly_eval(&mut ct);
-        share(&mut ct);
-        passes::place_levels(&mut ct).unwrap();
-        ct.verify().unwrap();
-
-        let mut poly = ciphertext::lower_to_polynomial(&ct);
-        let unshared = run_polynomial(&poly, &mut rng.clone());
-        share(&mut poly);
-        poly.verify().unwrap();
+        let mut poly = passes::polynomial(&source);
         let expected = run_polynomial(&poly, &mut rng.clone());
-        assert!(expected == unshared, "sharing changes no bit");
+        let Ok(()) = poly_passes::expand_divisions(&mut poly);
+        poly.verify().unwrap();
+        assert!(run_polynomial(&poly, &mut rng.clone()) == expected, "divisions expanded");
+        share(&mut poly);
+        assert!(run_polynomial(&poly, &mut rng.clone()) == expected, "shared");
 
         let mut module = polynomial::lower_to_limb(&poly);
         assert!(run_limb(&module, &mut rng.clone()) == expected, "lowered");

@@ -3,6 +3,7 @@
 //!
 //! Keys are uniform words here, which exact arithmetic does not mind.
 
+mod passes;
 mod programs;
 
 use cerium_artifact::kernel::Half;
@@ -12,10 +13,8 @@ use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
 use cerium_ckks::isa::Isa;
 use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_ckks::rns::{Domain, Poly};
-use cerium_compiler::ciphertext::{self, passes};
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
-use cerium_compiler::ir::simplify::share;
 use cerium_compiler::polynomial::{Interpreter, KeySource};
 use cerium_compiler::{CompileOptions, compile};
 use cerium_runtime::{CpuDevice, KeyStore, Session, progress};
@@ -107,12 +106,7 @@ fn the_cpu_device_computes_what_the_interpreter_computes() {
 /// All words of all outputs, by the polynomial interpreter.
 fn interpret(source: &SourceProgram, keys: &Keys, inputs: &[Ciphertext]) -> Vec<u32> {
     let params = &keys.params;
-    let mut ct = source.module.clone();
-    let Ok(()) = passes::expand_linear_transform(&mut ct);
-    let Ok(()) = passes::expand_poly_eval(&mut ct);
-    share(&mut ct);
-    passes::place_levels(&mut ct).unwrap();
-    let poly = ciphertext::lower_to_polynomial(&ct);
+    let poly = passes::polynomial(source);
     let args = inputs.iter().flat_map(|input| {
         let words = input.words();
         let basis = params.basis(input.level());

@@ -23,6 +23,7 @@ use cerium_compiler::ciphertext::{self, Context, Data, passes};
 use cerium_compiler::dsl::{Packing, SourcePort, SourceProgram};
 use cerium_compiler::ir::{Module, Trace, simplify, text};
 use cerium_compiler::limb::passes as limb_passes;
+use cerium_compiler::polynomial::passes as poly_passes;
 use cerium_compiler::{CompileOptions, compile, kernel, limb, polynomial};
 use cerium_runtime::{KernelClass, null};
 
@@ -120,6 +121,15 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
             }
         }
         ("lower_to_polynomial", _) => checked(&ciphertext::lower_to_polynomial(&read_ct().map_err(fail)?)),
+        ("sink_divisions", _) => pass(read_poly().map_err(fail)?, |m| {
+            let Ok(()) = poly_passes::sink_divisions(m);
+        }),
+        ("merge_divisions", _) => pass(read_poly().map_err(fail)?, |m| {
+            let Ok(()) = poly_passes::merge_divisions(m);
+        }),
+        ("expand_divisions", _) => pass(read_poly().map_err(fail)?, |m| {
+            let Ok(()) = poly_passes::expand_divisions(m);
+        }),
         ("lower_to_limb", _) => checked(&polynomial::lower_to_limb(&read_poly().map_err(fail)?)),
         ("fold_scalars", _) => pass(read_limb().map_err(fail)?, |m| {
             let Ok(()) = limb_passes::fold_scalars(m);

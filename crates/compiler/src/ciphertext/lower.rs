@@ -9,7 +9,7 @@
 //! %5 = ntt(%4)
 //! %6 = join(%2, %5)
 //! %7 = key_product(%6, ..) {key=rotation:5, half=b}  # and half=a
-//! ..                                                 # mod_down: divide by P
+//! %8 = divide_round(%7) {by=P, times={}}             # mod_down
 //! %9 = add(%a, %8)
 //! %10 = automorphism(%9) {galois=5}                  # the permutation comes last
 //! ```
@@ -108,7 +108,7 @@ impl Lowering<'_> {
             }
             Op::AddPlain { a, p } => {
                 let p = self.polys(*p)[0];
-                self.first(*a, |a| Poly::AddPlain { a, p })
+                self.first(*a, |a| Poly::AddPlain { a, p, times: Basis::EMPTY })
             }
             Op::MulConst { a, value, scale } => {
                 let scale = scale.expect("placed constants have a scale").0;
@@ -117,7 +117,7 @@ impl Lowering<'_> {
             }
             Op::AddConst { a, value } => {
                 let scalar = round(value.0 * at(a).scale.0);
-                self.first(*a, |a| Poly::AddScalar { a, scalar })
+                self.first(*a, |a| Poly::AddScalar { a, scalar, times: Basis::EMPTY })
             }
             Op::Rotate { a, by } => {
                 let by = by.rem_euclid(self.params.slots() as i64);
@@ -247,15 +247,7 @@ impl Lowering<'_> {
     /// The rounded quotient that `mod_down` and rescaling share: from basis `from` to basis `to`, dividing by the primes
     /// that leave and multiplying by those that enter.
     fn divide(&mut self, c: ValueId, from: Basis, to: Basis) -> ValueId {
-        let (leaving, entering) = (from.minus(to), to.minus(from));
-        let mut rest = self.restrict(c, leaving);
-        if !entering.is_empty() {
-            rest = self.push(Poly::MulPrimes { a: rest, primes: entering });
-        }
-        let rest = self.push(Poly::Intt { a: rest });
-        let rest = self.push(Poly::BaseConvert { a: rest, to });
-        let rest = self.push(Poly::Ntt { a: rest });
-        self.push(Poly::Divide { a: c, c: rest, by: leaving, times: entering })
+        self.push(Poly::DivideRound { a: c, by: from.minus(to), times: to.minus(from) })
     }
 
     /// From any scale at a level to the canonical scale of a lower level: drops primes that are not needed, multiplies by

@@ -14,6 +14,7 @@
 
 mod attribute;
 mod function;
+pub mod min_cut;
 mod op_table;
 pub mod rewrite;
 pub mod simplify;

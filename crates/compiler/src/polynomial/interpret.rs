@@ -84,14 +84,11 @@ impl<'a> Interpreter<'a> {
             Op::Neg { a } => of(a).neg(params),
             Op::Mul { a, b } => of(a).mul(params, of(b)),
             Op::MulPlain { a, p } => of(a).mont_mul(params, &of(p).restrict(of(a).basis())),
-            Op::AddPlain { a, p } => {
-                let one = Poly::from_limbs(
-                    of(a).basis(),
-                    of(a).domain(),
-                    vec![vec![1; params.n()]; of(a).basis().len()],
-                );
-                let normal = of(p).restrict(of(a).basis()).mont_mul(params, &one);
-                of(a).add(params, &normal)
+            Op::AddPlain { a, p, times } => {
+                let plain = of(p).restrict(of(a).basis().minus(*times));
+                let ones = vec![vec![1; params.n()]; plain.basis().len()];
+                let one = Poly::from_limbs(plain.basis(), plain.domain(), ones);
+                add_extended(params, of(a), &plain.mont_mul(params, &one), *times)
             }
             Op::MulScalar { a, scalar: s } => of(a).mul_scalar(params, &scalar(of(a).basis(), *s)),
             Op::MulPrimes { a, primes } => {
@@ -99,7 +96,13 @@ impl<'a> Interpreter<'a> {
                     of(a).basis().iter().map(|p| rns::product_mod(params, *primes, p)).collect();
                 of(a).mul_scalar(params, &residues)
             }
-            Op::AddScalar { a, scalar: s } => of(a).add_scalar(params, &scalar(of(a).basis(), *s)),
+            Op::AddScalar { a, scalar: s, times } => {
+                let residue = |(p, s)| params.modulus(p).mul(rns::product_mod(params, *times, p), s);
+                let basis = of(a).basis();
+                let residues: Vec<u32> = basis.iter().zip(scalar(basis, *s)).map(residue).collect();
+                of(a).add_scalar(params, &residues)
+            }
+            Op::AddExtended { a, c, times } => add_extended(params, of(a), of(c), *times),
             Op::Ntt { a } => of(a).clone().ntt(params),
             Op::Intt { a } => of(a).clone().intt(params),
             Op::Automorphism { a, galois } => of(a).automorphism(params, *galois),
@@ -111,6 +114,13 @@ impl<'a> Interpreter<'a> {
                 Poly::from_limbs(basis, a.domain(), basis.iter().map(|p| pick(p).to_vec()).collect())
             }
             Op::BaseConvert { a, to } => of(a).base_convert(params, *to),
+            Op::DivideRound { a, by, times } => {
+                let target = of(a).basis().minus(*by).union(*times);
+                let rest = of(a).restrict(*by);
+                let factors: Vec<u32> = by.iter().map(|p| rns::product_mod(params, *times, p)).collect();
+                let rest = rest.mul_scalar(params, &factors).intt(params).base_convert(params, target);
+                Poly::divide(params, of(a), &rest.ntt(params), *by, *times)
+            }
             Op::Divide { a, c, by, times } => Poly::divide(params, of(a), of(c), *by, *times),
             Op::KeyProduct { digits, key, half } => {
                 let basis = of(&digits[0]).basis();
@@ -131,6 +141,18 @@ impl<'a> Interpreter<'a> {
             Op::Weight { .. } | Op::Call { .. } => unreachable!("handled by the caller"),
         }
     }
+}
+
+/// `a + c * product(times)`, zero modulo `times`, which `c` lacks.
+fn add_extended(params: &Params, a: &Poly, c: &Poly, times: Basis) -> Poly {
+    let limb = |prime| match c.basis().contains(prime) {
+        true => {
+            let (q, factor) = (params.modulus(prime), rns::product_mod(params, times, prime));
+            c.limb(prime).iter().map(|&word| q.mul(word, factor)).collect()
+        }
+        false => vec![0; params.n()],
+    };
+    a.add(params, &Poly::from_limbs(a.basis(), a.domain(), a.basis().iter().map(limb).collect()))
 }
 
 /// One whole limb of a weight's encoding: slots rotated to the left, evaluation domain, Montgomery form.

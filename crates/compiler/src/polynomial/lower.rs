@@ -101,19 +101,44 @@ impl Lowering<'_> {
                 let params = self.params;
                 self.map(*a, |p, a| Op::MulScalar { a, scalar: params.modulus(p).reduce_i128(*scalar) })
             }
-            Poly::AddScalar { a, scalar } => {
+            Poly::AddScalar { a, scalar, times } => {
                 let params = self.params;
-                self.map(*a, |p, a| Op::AddScalar { a, scalar: params.modulus(p).reduce_i128(*scalar) })
+                let residue = |p| {
+                    params.modulus(p).mul(params.modulus(p).reduce_i128(*scalar), product(params, *times, p))
+                };
+                self.map(*a, |p, a| Op::AddScalar { a, scalar: residue(p) })
+            }
+            Poly::AddExtended { a, c, times } => {
+                let ((basis, a), (part, c)) = (self.limbs(*a), self.limbs(*c));
+                let limbs = basis.iter().zip(a).map(|(p, a)| match part.position(p) {
+                    Some(i) => {
+                        let scalar = product(self.params, *times, p);
+                        let b = self.push(Op::MulScalar { a: c[i], scalar });
+                        self.push(Op::Add { a, b })
+                    }
+                    None => a,
+                });
+                let limbs = limbs.collect();
+                Lowered::Limbs(basis, limbs)
             }
             Poly::MulPrimes { a, primes } => {
                 let params = self.params;
                 self.map(*a, |p, a| Op::MulScalar { a, scalar: product(params, *primes, p) })
             }
-            Poly::MulPlain { a, p } => self.with_plain(*a, *p, |_, a, k| Op::MulMontgomery { a, k }),
-            Poly::AddPlain { a, p } => self.with_plain(*a, *p, |this, a, p| {
-                let b = this.push(Op::FromMontgomery { p });
-                Op::Add { a, b }
-            }),
+            Poly::MulPlain { a, p } => {
+                self.with_plain(*a, *p, Basis::EMPTY, |_, _, a, k| Op::MulMontgomery { a, k })
+            }
+            Poly::AddPlain { a, p, times } => {
+                let (params, times) = (self.params, *times);
+                self.with_plain(*a, *p, times, |this, prime, a, p| {
+                    let plain = this.push(Op::FromMontgomery { p });
+                    let b = match product(params, times, prime) {
+                        1 => plain,
+                        scalar => this.push(Op::MulScalar { a: plain, scalar }),
+                    };
+                    Op::Add { a, b }
+                })
+            }
             Poly::Restrict { a, basis } => {
                 let (from, limbs) = self.limbs(*a);
                 Lowered::Limbs(*basis, basis.iter().map(|p| limbs[position(from, p)]).collect())
@@ -188,6 +213,7 @@ impl Lowering<'_> {
                 Lowered::Weight(weight) => Lowered::Plain { weight, scale: *scale, rotation: *rotation },
                 _ => unreachable!("encode is typed"),
             },
+            Poly::DivideRound { .. } => unreachable!("expanded before lowering"),
             Poly::Call { .. } => unreachable!("calls have any number of results"),
         }
     }
@@ -222,12 +248,14 @@ impl Lowering<'_> {
         Lowered::Limbs(basis, limbs)
     }
 
-    /// An operation with the limbs of an encoded plaintext, made for the primes that are needed.
+    /// An operation with the limbs of an encoded plaintext, made for the primes that are needed; limbs of the primes
+    /// `but` stay as they are.
     fn with_plain(
         &mut self,
         a: ValueId,
         p: ValueId,
-        op: impl Fn(&mut Self, ValueId, ValueId) -> Op,
+        but: Basis,
+        op: impl Fn(&mut Self, PrimeIndex, ValueId, ValueId) -> Op,
     ) -> Lowered {
         let (basis, limbs) = self.limbs(a);
         let Lowered::Plain { weight, scale, rotation } = self.values[p.index()] else {
@@ -237,8 +265,11 @@ impl Lowering<'_> {
             .iter()
             .zip(limbs)
             .map(|(prime, a)| {
+                if but.contains(prime) {
+                    return a;
+                }
                 let plain = self.push(Op::Plain { w: weight, prime, scale, rotation });
-                let op = op(self, a, plain);
+                let op = op(self, prime, a, plain);
                 self.push(op)
             })
             .collect();

@@ -4,6 +4,7 @@
 mod interpret;
 mod lower;
 mod ops;
+pub mod passes;
 mod types;
 
 pub(crate) use interpret::encode_limb;

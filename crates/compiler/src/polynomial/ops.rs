@@ -19,14 +19,17 @@ crate::op_table! {
         Mul "mul" (a, b) {},
         /// `a * p` with an encoded plaintext, in the evaluation domain; the plaintext's basis contains that of `a`.
         MulPlain "mul_plain" (a, p) {},
-        /// `a + p` with an encoded plaintext, in the evaluation domain.
-        AddPlain "add_plain" (a, p) {},
+        /// `a + p * product(times)` with an encoded plaintext, in the evaluation domain; the plaintext's basis contains
+        /// that of `a` but for `times`.
+        AddPlain "add_plain" (a, p) { times: Basis },
         /// `a * scalar`.
         MulScalar "mul_scalar" (a) { scalar: Scalar },
         /// `a * (product of primes)`; the primes need not be in the basis of `a`.
         MulPrimes "mul_primes" (a) { primes: Basis },
-        /// `a + scalar` as a constant polynomial, in the evaluation domain.
-        AddScalar "add_scalar" (a) { scalar: Scalar },
+        /// `a + scalar * product(times)` as a constant polynomial, in the evaluation domain.
+        AddScalar "add_scalar" (a) { scalar: Scalar, times: Basis },
+        /// `a + c * product(times)`, where `c` has the primes of `a` but for `times`, modulo which the product is zero.
+        AddExtended "add_extended" (a, c) { times: Basis },
         /// Coefficient domain -> evaluation domain.
         Ntt "ntt" (a) {},
         /// Evaluation domain -> coefficient domain.
@@ -39,6 +42,9 @@ crate::op_table! {
         Join "join" (a, b) {},
         /// The integer polynomial that `a` stands for, coefficients centered, in another basis; coefficient domain.
         BaseConvert "base_convert" (a) { to: Basis },
+        /// `a * product(times) / product(by)` rounded to the nearest integer, on the primes of `a` without `by` and with
+        /// `times`, in the evaluation domain: `mod_down` and rescaling, before they are expanded into transforms.
+        DivideRound "divide_round" (a) { by: Basis, times: Basis },
         /// `(a * product(times) - c) / product(by)` on the basis of `c`; limbs that `a` lacks count as zero.
         Divide "divide" (a, c) { by: Basis, times: Basis },
         /// `sum_i digits[i] * key.half[i]` in the evaluation domain: the inner product of key switching. Operand i meets

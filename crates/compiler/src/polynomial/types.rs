@@ -103,9 +103,15 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             (a, b) if a == b => one(a, Domain::Evaluation),
             _ => Err(format!("mul of {} and {}", operands[0], operands[1])),
         },
-        Op::MulPlain { .. } | Op::AddPlain { .. } => match (evaluated(operands[0])?, operands[1]) {
+        Op::MulPlain { .. } => match (evaluated(operands[0])?, operands[1]) {
             (a, Type::Plain { basis, .. }) if a.is_subset(*basis) => one(a, Domain::Evaluation),
-            (_, other) => Err(format!("{} of {} and {other}", op.mnemonic(), operands[0])),
+            (_, other) => Err(format!("mul_plain of {} and {other}", operands[0])),
+        },
+        Op::AddPlain { times, .. } => match (evaluated(operands[0])?, operands[1]) {
+            (a, Type::Plain { basis, .. }) if times.is_subset(a) && a.minus(*times).is_subset(*basis) => {
+                one(a, Domain::Evaluation)
+            }
+            (_, other) => Err(format!("add_plain of {} and {other} times {times}", operands[0])),
         },
         Op::Neg { .. } | Op::MulScalar { .. } => {
             poly(operands[0]).and_then(|(basis, domain)| one(basis, domain))
@@ -114,7 +120,14 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             in_pool(*primes)?;
             poly(operands[0]).and_then(|(basis, domain)| one(basis, domain))
         }
-        Op::AddScalar { .. } => evaluated(operands[0]).and_then(|basis| one(basis, Domain::Evaluation)),
+        Op::AddScalar { times, .. } => match evaluated(operands[0])? {
+            basis if times.is_subset(basis) => one(basis, Domain::Evaluation),
+            basis => Err(format!("{times} is not a part of {basis}")),
+        },
+        Op::AddExtended { times, .. } => match (evaluated(operands[0])?, evaluated(operands[1])?) {
+            (a, c) if times.is_subset(a) && c == a.minus(*times) => one(a, Domain::Evaluation),
+            (a, c) => Err(format!("{c} and {times} are not the parts of {a}")),
+        },
         Op::Ntt { .. } => coefficients(operands[0]).and_then(|basis| one(basis, Domain::Evaluation)),
         Op::Intt { .. } => evaluated(operands[0]).and_then(|basis| one(basis, Domain::Coefficient)),
         Op::Automorphism { galois, .. } => {
@@ -143,6 +156,18 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
                 return Err(format!("{from} has more than the 16 primes that a conversion takes"));
             }
             one(*to, Domain::Coefficient)
+        }
+        Op::DivideRound { by, times, .. } => {
+            let a = evaluated(operands[0])?;
+            if !by.is_subset(a) || !(1..=16).contains(&by.len()) {
+                return Err(format!("{by} is not a part of {a} of 1 to 16 primes"));
+            }
+            if !times.intersection(a).is_empty() {
+                return Err(format!("{times} enters {a}, which it meets"));
+            }
+            let to = a.minus(*by).union(*times);
+            in_pool(to)?;
+            one(to, Domain::Evaluation)
         }
         Op::Divide { by, times, .. } => {
             in_pool(*by)?;
