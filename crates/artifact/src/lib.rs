@@ -8,6 +8,7 @@
 mod error;
 mod file;
 pub mod kernel;
+mod recipe;
 mod validate;
 
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
+pub use recipe::Recipe;
 pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
 
 /// A compiled program: everything that client and server need but keys and data.
@@ -75,19 +77,6 @@ pub struct Tensor {
     pub name: String,
     /// Values; every one is finite.
     pub values: Vec<f32>,
-}
-
-/// How the slots of a plaintext are made from raw weights:
-/// `slot[i] = factor * tensors[tensor].values[gathers[gather][i % period]]`, zero where the entry is [`NO_ELEMENT`].
-/// The period is the length of the gather table, a power of two of at most N/2.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
-    /// The tensor it reads.
-    pub tensor: TensorId,
-    /// Which element goes to which slot.
-    pub gather: GatherId,
-    /// Constant factor; finite.
-    pub factor: f64,
 }
 
 /// A program input or output: a tensor and the ciphertexts that hold it.
@@ -165,7 +154,7 @@ pub enum WeightRef {
 pub struct Plaintext {
     /// The weight.
     pub weight: WeightRef,
-    /// Its primes, in limb order.
+    /// Its primes, in limb order: any of Q and of P.
     pub basis: Basis,
     /// The scale at which it is encoded.
     pub scale: Scale,

@@ -23,7 +23,7 @@ use cerium_ckks::basis::{Basis, Level};
 use cerium_ckks::params::Params;
 
 use crate::error::{ensure, inconsistent};
-use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Step, Tensor, WeightRef};
+use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Recipe, Step, Tensor, WeightRef};
 
 /// Deepest nesting of calls, the entry included.
 pub const MAX_CALL_DEPTH: usize = 64;
@@ -81,15 +81,7 @@ impl Artifact {
             )?;
         }
         for (index, recipe) in self.weights.iter().enumerate() {
-            let place = || format!("weight {index}");
-            let tensor = self.tensors.get(recipe.tensor.0 as usize);
-            let gather = self.gathers.get(recipe.gather.0 as usize);
-            let (Some(tensor), Some(gather)) = (tensor, gather) else {
-                return Err(inconsistent(place(), "it reads a tensor or gather table that does not exist"));
-            };
-            ensure(recipe.factor.is_finite(), place, || "its factor is not finite")?;
-            check_period(gather, params, place)?;
-            check_entries(gather, tensor, place)?;
+            self.check_recipe(recipe, params, || format!("weight {index}"))?;
         }
         for (index, stage) in self.stages.iter().enumerate() {
             let place = || format!("stage {index} `{}`", stage.name);
@@ -103,6 +95,32 @@ impl Artifact {
             )?;
         }
         Ok(())
+    }
+
+    fn check_recipe(
+        &self,
+        recipe: &Recipe,
+        params: &Params,
+        place: impl Fn() -> String,
+    ) -> Result<(), ArtifactError> {
+        match *recipe {
+            Recipe::Gather { tensor, gather, factor } => {
+                let tensor = self.tensors.get(tensor.0 as usize);
+                let gather = self.gathers.get(gather.0 as usize);
+                let (Some(tensor), Some(gather)) = (tensor, gather) else {
+                    return Err(inconsistent(
+                        place(),
+                        "it reads a tensor or gather table that does not exist",
+                    ));
+                };
+                ensure(factor.is_finite(), &place, || "its factor is not finite")?;
+                check_period(gather, params, &place)?;
+                check_entries(gather, tensor, place)
+            }
+            Recipe::Constant { re, im } => {
+                ensure(re.is_finite() && im.is_finite(), place, || "its constant is not finite")
+            }
+        }
     }
 
     fn check_keys(&self, params: &Params) -> Result<Vec<KeyShape>, ArtifactError> {
@@ -178,7 +196,7 @@ impl Artifact {
                 let recipe = self.weights.get(id.0 as usize);
                 let recipe =
                     recipe.ok_or_else(|| inconsistent(place(), "it reads a weight that does not exist"))?;
-                Some(self.gathers[recipe.gather.0 as usize].len().trailing_zeros())
+                recipe.log_period(&self.gathers)
             }
             WeightRef::Param(i) => {
                 let period = own.get_mut(i as usize);

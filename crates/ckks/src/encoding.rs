@@ -115,35 +115,41 @@ impl Encoder {
     }
 
     /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain,
-    /// Montgomery form, canonical, laid out `[prime of the basis][2p]`. Word i of a full limb is word `i /
-    /// (N/2p)` of the compact one.
+    /// Montgomery form, canonical, written to `out` as `[prime of the basis][2p]`. Word i of a full limb is word
+    /// `i / (N/2p)` of the compact one.
     ///
     /// # Errors
     /// As [`coefficients`](Self::coefficients), and messages too large for the modulus.
     ///
     /// # Panics
-    /// If `params` has another ring degree than the encoder.
+    /// If `params` has another ring degree than the encoder, or `out` is not of 2p words a prime.
     pub fn encode_compact<T: Copy + Into<Complex64>>(
         &self,
         params: &Params,
         slots: &[T],
         basis: Basis,
         scale: Scale,
-    ) -> Result<Vec<u32>, EncodingError> {
+        out: &mut [u32],
+    ) -> Result<(), EncodingError> {
         assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
+        assert_eq!(out.len(), 2 * slots.len() * basis.len(), "two words a slot and prime");
         let coefficients = self.checked_coefficients(params, slots, basis, scale)?;
-        let mut words = Vec::with_capacity(basis.len() * coefficients.len());
         // Almost always coefficients fit 64 bits, which reduce in a fraction of the time.
         let narrow: Option<Vec<i64>> = coefficients.iter().map(|&c| i64::try_from(c).ok()).collect();
-        for prime in basis.iter() {
-            let (q, start) = (params.modulus(prime), words.len());
+        for (prime, limb) in basis.iter().zip(out.chunks_exact_mut(coefficients.len())) {
+            let q = params.modulus(prime);
             match &narrow {
-                Some(narrow) => words.extend(narrow.iter().map(|&c| q.to_mont(q.reduce_i64(c)))),
-                None => words.extend(coefficients.iter().map(|&c| q.to_mont(q.reduce_i128(c)))),
+                Some(narrow) => {
+                    limb.iter_mut().zip(narrow).for_each(|(word, &c)| *word = q.to_mont(q.reduce_i64(c)));
+                }
+                None => {
+                    let words = limb.iter_mut().zip(&coefficients);
+                    words.for_each(|(word, &c)| *word = q.to_mont(q.reduce_i128(c)));
+                }
             }
-            params.ntt(prime).forward_len(Isa::detect(), &mut words[start..]);
+            params.ntt(prime).forward_len(Isa::detect(), limb);
         }
-        Ok(words)
+        Ok(())
     }
 
     /// Encodes slots of period `slots.len()` as a whole polynomial in the coefficient domain, normal form: a

@@ -1,7 +1,7 @@
 //! The language in which programs over encrypted data are written.
 //!
-//! Values are ciphertexts ([`Ct`]) with operators; weights ([`Weight`]) are plaintexts made from tensors by a slot
-//! table. Levels, scales, rescales and relinearizations are placed by the compiler. A program is on slots: vectors of
+//! Values are ciphertexts ([`Ct`]) with operators; weights ([`Weight`]) are plaintexts: tensors by a slot table, or
+//! constants. Levels, scales, rescales and relinearizations are placed by the compiler. A program is on slots: vectors of
 //! `params.slots()` numbers; rotations are cyclic over all of them.
 //!
 //! ```
@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
 use cerium_ckks::params::Params;
+use num_complex::Complex64;
 
 use crate::ciphertext::{Builder, Context, Data, Module, Op, Type};
 use crate::ir::{IrError, Number, Symbol, ValueId};
@@ -212,9 +213,14 @@ impl Program {
                 data.gathers.push(gather.to_vec());
                 GatherId(data.gathers.len() as u32 - 1)
             });
-            data.weights.push(Recipe { tensor: tensor.0, gather, factor });
+            data.weights.push(Recipe::Gather { tensor: tensor.0, gather, factor });
             Weight { source: WeightSource::Program(data.weights.len() as u32 - 1) }
         })
+    }
+
+    /// See [`Scope::constant`].
+    pub fn constant(&self, value: Complex64) -> Weight {
+        self.scope.constant(value)
     }
 
     /// Defines a function of `ciphertexts` ciphertexts and of weights with these periods.
@@ -302,6 +308,28 @@ impl Scope {
         results.map(|value| Ct { scope: self.clone(), value: ValueId(value) }).collect()
     }
 
+    /// A weight that is `value` in every slot. A product with one whose parts are integers of at most 1024 is exact and
+    /// takes no level.
+    ///
+    /// # Panics
+    /// If the value is not finite.
+    pub fn constant(&self, value: Complex64) -> Weight {
+        assert!(value.is_finite(), "the constant {value} is not finite");
+        self.recipe(Recipe::Constant { re: value.re, im: value.im })
+    }
+
+    /// The weight of this recipe: the one that has it already, or a new one.
+    fn recipe(&self, recipe: Recipe) -> Weight {
+        self.with_data(|data, _| {
+            let known = data.weights.iter().position(|other| *other == recipe);
+            let index = known.unwrap_or_else(|| {
+                data.weights.push(recipe);
+                data.weights.len() - 1
+            });
+            Weight { source: WeightSource::Program(index as u32) }
+        })
+    }
+
     fn push(&self, op: Op) -> Ct {
         let value = self.builder.borrow_mut().push(&self.shared.borrow().module, op);
         Ct { scope: self.clone(), value }
@@ -364,6 +392,11 @@ impl Ct {
     pub fn mul_weight(&self, weight: &Weight) -> Ct {
         let p = self.scope.plain(weight);
         self.scope.push(Op::MulPlain { a: self.value, p })
+    }
+
+    /// `i * self` in every slot: exact, and takes no level.
+    pub fn mul_i(&self) -> Ct {
+        self.mul_weight(&self.scope.constant(Complex64::I))
     }
 
     fn same_scope(&self, other: &Ct) {

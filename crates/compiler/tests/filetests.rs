@@ -5,6 +5,7 @@
 //!                         multiplications and memory of the compiled program, counted by the null device)
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
+//! # constant: <re> <im>   declares a weight that is a constant
 //! <program>
 //! ---
 //! <expected output>
@@ -76,6 +77,12 @@ fn parse(source: &str) -> FileTest {
             "test" => kind = Some(value.trim().to_string()),
             "params" => params = value.trim(),
             "weight" => declare(&mut data, value.trim().parse().expect("a weight has a period")),
+            "constant" => {
+                let parts: Vec<f64> =
+                    value.split_whitespace().map(|x| x.parse().expect("a number")).collect();
+                let [re, im] = parts[..] else { panic!("a constant has two parts, not `{value}`") };
+                data.weights.push(Recipe::Constant { re, im });
+            }
             _ => {}
         }
     }
@@ -85,11 +92,15 @@ fn parse(source: &str) -> FileTest {
 }
 
 fn declare(data: &mut Data, period: usize) {
-    let index = data.weights.len();
+    let index = data.tensors.len();
     let values = (0..period).map(|i| ((i * 37 + index * 11) % 64) as f32 / 64.0 - 0.5).collect();
     data.tensors.push(Tensor { name: format!("w{index}"), values });
     data.gathers.push((0..period as u32).collect());
-    data.weights.push(Recipe { tensor: TensorId(index as u32), gather: GatherId(index as u32), factor: 1.0 });
+    data.weights.push(Recipe::Gather {
+        tensor: TensorId(index as u32),
+        gather: GatherId(index as u32),
+        factor: 1.0,
+    });
 }
 
 fn run(test: &FileTest, level: &str) -> Result<String, String> {

@@ -146,8 +146,9 @@ pub(crate) fn sample() -> Artifact {
         outputs: vec![Port { name: "y".into(), shape: vec![3], ciphertexts: vec![packed(2)] }],
         keys: vec![rotation],
         weights: vec![
-            Recipe { tensor: TensorId(0), gather: GatherId(0), factor: 1.0 },
-            Recipe { tensor: TensorId(0), gather: GatherId(3), factor: -2.0 },
+            Recipe::Gather { tensor: TensorId(0), gather: GatherId(0), factor: 1.0 },
+            Recipe::Gather { tensor: TensorId(0), gather: GatherId(3), factor: -2.0 },
+            Recipe::Constant { re: 0.0, im: 1.0 },
         ],
         gathers: vec![vec![1, NO_ELEMENT], vec![3, 2, 1, 0], vec![0, 1, 2, NO_ELEMENT], vec![2, 0]],
         tensors: vec![Tensor { name: "w".into(), values: vec![0.5, -1.0, 2.5] }],

@@ -60,6 +60,18 @@ fn call(artifact: &mut Artifact) -> (&mut Vec<Operand>, &mut Vec<Operand>, &mut 
     }
 }
 
+/// The parts of a gathered weight.
+fn gather(artifact: &mut Artifact, weight: usize) -> (&mut TensorId, &mut GatherId, &mut f64) {
+    match &mut artifact.weights[weight] {
+        Recipe::Gather { tensor, gather, factor } => (tensor, gather, factor),
+        other => panic!("{other:?} is not gathered"),
+    }
+}
+
+fn constant(re: f64, im: f64) -> Recipe {
+    Recipe::Constant { re, im }
+}
+
 macro_rules! rejected {
     ($($name:ident: $change:expr => $part:literal;)*) => {$(
         #[test]
@@ -79,9 +91,12 @@ rejected! {
     no_functions: |a| a.functions.clear() => "functions: there are none";
     function_name_twice: |a| a.functions[0].name = "main".into() => "another function of this name";
     infinite_weight: |a| a.tensors[0].values[1] = f32::INFINITY => "tensor 0 `w`: value 1 is not finite";
-    infinite_factor: |a| a.weights[1].factor = f64::NAN => "weight 1: its factor";
-    tensor_index: |a| a.weights[0].tensor = TensorId(1) => "weight 0: it reads a tensor";
-    gather_index: |a| a.weights[0].gather = GatherId(9) => "weight 0: it reads a tensor or gather";
+    infinite_factor: |a| *gather(a, 1).2 = f64::NAN => "weight 1: its factor";
+    tensor_index: |a| *gather(a, 0).0 = TensorId(1) => "weight 0: it reads a tensor";
+    gather_index: |a| *gather(a, 0).1 = GatherId(9) => "weight 0: it reads a tensor or gather";
+    infinite_real_part: |a| a.weights[2] = constant(f64::INFINITY, 0.0) => "weight 2: its constant is not finite";
+    infinite_imaginary_part: |a| a.weights[2] = constant(0.0, f64::NAN) => "weight 2: its constant";
+    constant_with_a_period: |a| a.weights[0] = constant(1.0, 0.0) => "period 2^1 is expected";
     odd_period: |a| a.gathers[0].push(0) => "period 3 is not a power of two";
     long_period: |a| a.gathers[0] = vec![0; 32] => "period 32 is not a power of two of at most 16";
     gather_entry: |a| a.gathers[0][0] = 3 => "entry 3 is outside tensor `w` of 3 values";
@@ -128,7 +143,7 @@ rejected! {
     plaintext_index: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 1, limb: 1 } => "does not exist";
     weight_param_unused: |a| a.functions[0].weight_params = 2 => "2 weight parameters and reads fewer";
     weight_param_index: |a| a.functions[0].plaintexts[0].weight = WeightRef::Param(1) => "parameter that does not exist";
-    weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(2)) => "weight that does not exist";
+    weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(3)) => "weight that does not exist";
     weight_count: |a| call(a).2.clear() => "it binds 0 weights, its callee has 1";
     frame_too_large: |a| a.functions[0].frame = u32::MAX => "its frame has 4294967295 slots";
     frame_too_small: |a| a.functions[0].frame = 1 => "Local(1) cannot be written";

@@ -71,14 +71,14 @@ fn the_compact_form_is_the_whole_one_without_repetitions() {
         // At 2^100 coefficients go beyond 64 bits.
         for scale in [Scale(2f64.powi(35)), Scale(2f64.powi(100))] {
             let slots = random_slots(&mut rng, 1 << log_p);
-            let compact = encoder.encode_compact(&params, &slots, basis, scale).unwrap();
-            let whole = encoder.encode(&params, &slots, basis, scale).unwrap().ntt(&params).to_mont(&params);
             let len = 2 << log_p;
+            let mut compact = vec![0; len * basis.len()];
+            encoder.encode_compact(&params, &slots, basis, scale, &mut compact).unwrap();
+            let whole = encoder.encode(&params, &slots, basis, scale).unwrap().ntt(&params).to_mont(&params);
             for (limb, compact) in whole.limbs().iter().zip(compact.chunks_exact(len)) {
                 let expanded: Vec<u32> = (0..params.n()).map(|i| compact[i >> (8 - log_p - 1)]).collect();
                 assert_eq!(limb, &expanded);
             }
-            assert_eq!(compact.len(), len * basis.len());
         }
     }
 }
@@ -102,11 +102,56 @@ fn automorphisms_rotate_and_conjugate() {
     }
 }
 
+/// Scales of bootstrapping exceed the 53 bits of a double: what is lost is below 2^-49 of the largest slot.
+#[test]
+fn large_scales_keep_the_precision_of_doubles() {
+    let (log_n, mut rng) = (16, fresh_rng());
+    let encoder = Encoder { log_n, roots: fft::roots(log_n - 1) };
+    let scale = Scale(2f64.powi(58));
+    for log_p in [4, 10, 15] {
+        // A polynomial of few terms; its slots are computed directly, each with an error of about 2^-53.
+        let (p, terms) = (1usize << log_p, 4);
+        let exponents: Vec<usize> = (0..terms).map(|_| rng.next_u64() as usize % (2 * p)).collect();
+        let mut expected = vec![0i128; 2 * p];
+        exponents.iter().for_each(|&j| expected[j] += 1 << (58 - 2));
+        let mut power = 1;
+        let slots: Vec<Complex64> = (0..p)
+            .map(|_| {
+                let root = |&j: &usize| {
+                    let turn = (power * j % (4 * p)) as f64 / (2 * p) as f64;
+                    Complex64::cis(std::f64::consts::PI * turn) / terms as f64
+                };
+                let slot = exponents.iter().map(root).sum();
+                power = power * 5 % (4 * p);
+                slot
+            })
+            .collect();
+        let found = encoder.coefficients(&slots, scale).unwrap();
+        let error = found.iter().zip(&expected).map(|(a, b)| (a - b).unsigned_abs()).max().unwrap();
+        println!("period 2^{log_p}: error 2^{:.1} of the scale", (error as f64).log2() - 58.0);
+        assert!(error < 1 << (58 - 49), "period 2^{log_p}");
+    }
+}
+
+#[test]
+fn constants_encode_exactly() {
+    let params = params(6);
+    let (encoder, basis, scale) = (Encoder::new(&params), params.basis(Level(0)), Scale(1.0));
+    for z in [Complex64::I, -Complex64::I, Complex64 { re: 1024.0, im: -3.0 }] {
+        assert_eq!(encoder.coefficients(&[z], scale).unwrap(), [z.re as i128, z.im as i128]);
+        let message = encoder.encode(&params, &[z], basis, scale).unwrap();
+        assert!(encoder.decode(&params, &message, scale).iter().all(|&slot| distance(slot, z) < 1e-12));
+    }
+}
+
 #[test]
 fn what_cannot_be_encoded_is_refused() {
     let params = params(6);
     let (encoder, basis) = (Encoder::new(&params), params.basis(Level(0)));
-    let encode = |slots: &[f64], scale| encoder.encode_compact(&params, slots, basis, Scale(scale));
+    let encode = |slots: &[f64], scale| {
+        let mut words = vec![0; 2 * slots.len() * basis.len()];
+        encoder.encode_compact(&params, slots, basis, Scale(scale), &mut words)
+    };
     assert!(matches!(encode(&[0.0, f64::NAN], 1e9), Err(EncodingError::NotFinite { slot: 1, .. })));
     assert!(matches!(encode(&[f64::NEG_INFINITY], 1e9), Err(EncodingError::NotFinite { slot: 0, .. })));
     assert!(matches!(encode(&[0.0; 3], 1e9), Err(EncodingError::Period { len: 3, slots: 32 })));

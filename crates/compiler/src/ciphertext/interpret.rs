@@ -9,14 +9,14 @@ use num_complex::Complex64;
 use super::{Function, Module, Op};
 use crate::ir::{Node, Operation, ValueId};
 
-/// The slots of a ciphertext.
+/// The slots of a ciphertext, or one period of those of a plaintext.
 pub type Slots = Vec<Complex64>;
 
 #[derive(Clone)]
 enum Value {
     Cipher(Arc<Slots>),
     /// One period of a plaintext.
-    Plain(Arc<Vec<f64>>),
+    Plain(Arc<Slots>),
 }
 
 /// Called after each operation that makes a ciphertext, with the slots of its first operand and its result.
@@ -29,7 +29,7 @@ pub(super) trait Perturb {
     /// Adds the multiples of Q_0 that raising the modulus uncovers, in units of Q_0.
     fn raise(&mut self, _slots: &mut Slots) {}
     /// After an operation that makes a plaintext, over one period.
-    fn plain(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Vec<f64>>) {}
+    fn plain(&mut self, _function: &Function, _node: &Node<Op>, _slots: &mut Arc<Slots>) {}
 }
 
 impl Perturb for () {}
@@ -132,7 +132,7 @@ impl<'a> Interpreter<'a> {
         let zip = |a: &ValueId, b: &ValueId, f: &dyn Fn(Complex64, Complex64) -> Complex64| {
             Value::Cipher(Arc::new(ct(a).iter().zip(ct(b).iter()).map(|(&x, &y)| f(x, y)).collect()))
         };
-        let zip_plain = |a: &ValueId, p: &ValueId, f: &dyn Fn(Complex64, f64) -> Complex64| {
+        let zip_plain = |a: &ValueId, p: &ValueId, f: &dyn Fn(Complex64, Complex64) -> Complex64| {
             Value::Cipher(Arc::new(ct(a).iter().zip(pt(p).iter().cycle()).map(|(&x, &y)| f(x, y)).collect()))
         };
         match op {
@@ -150,10 +150,7 @@ impl<'a> Interpreter<'a> {
                 Value::Cipher(Arc::new(slots))
             }
             Op::Conjugate { a } => map(a, &|x| x.conj()),
-            Op::Weight { index } => {
-                let data = &self.module.context.data;
-                Value::Plain(Arc::new(data.slots(&data.weights[*index as usize])))
-            }
+            Op::Weight { index } => Value::Plain(Arc::new(self.module.context.data.slots(*index))),
             Op::RotatePlain { p, by } => {
                 let mut slots = pt(p).as_ref().clone();
                 let by = by.rem_euclid(slots.len() as i64) as usize;
@@ -203,7 +200,7 @@ fn cipher(value: &Value) -> &Arc<Slots> {
     }
 }
 
-fn plain(value: &Value) -> &Arc<Vec<f64>> {
+fn plain(value: &Value) -> &Arc<Slots> {
     match value {
         Value::Plain(slots) => slots,
         Value::Cipher(_) => panic!("verified operations get plaintexts where they take them"),

@@ -161,11 +161,6 @@ impl<'a> Errors<'a> {
         (self.n * variance).sqrt() / at.scale.0
     }
 
-    /// Rounding the coefficients of a plaintext.
-    fn rounding(&self, scale: f64) -> f64 {
-        (self.n / 12.0).sqrt() / scale
-    }
-
     /// Rounding the polynomials of a ciphertext, one of which meets the secret, and a third one its square.
     fn rescale(&self, at: Placement) -> f64 {
         let secret = if at.size == 3 { self.weight + self.weight * self.weight } else { self.weight };
@@ -184,6 +179,11 @@ impl<'a> Errors<'a> {
             .sum();
         (self.n * (inner + (1.0 + self.weight) / 12.0)).sqrt() / scale
     }
+}
+
+/// Rounding the coefficients of a plaintext of this period: of its 2p coefficients, the others being zero.
+fn rounding(period: usize, scale: f64) -> f64 {
+    (2.0 * period as f64 / 12.0).sqrt() / scale
 }
 
 impl Perturb for Errors<'_> {
@@ -212,13 +212,19 @@ impl Perturb for Errors<'_> {
         self.add(slots, deviation);
     }
 
-    fn plain(&mut self, function: &Function, node: &Node<Op>, slots: &mut Arc<Vec<f64>>) {
-        if let Type::Encoded { scale, .. } = function.type_of(node.result()) {
-            let deviation = self.rounding(scale.0);
-            let start = (self.uniform() * self.table.len() as f64) as usize;
-            let draws = self.table.iter().cycle().skip(start);
-            let slots: &mut Vec<f64> = Arc::make_mut(slots);
-            slots.iter_mut().zip(draws).for_each(|(slot, draw)| *slot += deviation * draw.re);
+    fn plain(&mut self, function: &Function, node: &Node<Op>, slots: &mut Arc<Slots>) {
+        let Type::Encoded { scale, .. } = function.type_of(node.result()) else { return };
+        let slots: &mut Slots = Arc::make_mut(slots);
+        match slots.as_mut_slice() {
+            // The two coefficients of a constant are its parts: many are exact.
+            [z] => {
+                let rounded = |part: f64| (part * scale.0).round_ties_even() / scale.0;
+                *z = Complex64::new(rounded(z.re), rounded(z.im));
+            }
+            slots => {
+                let deviation = rounding(slots.len(), scale.0);
+                self.add(slots, deviation);
+            }
         }
     }
 }

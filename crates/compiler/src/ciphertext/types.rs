@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cerium_artifact::{NO_ELEMENT, Recipe, Tensor};
+use cerium_artifact::{Recipe, Tensor};
 use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::params::Params;
+use num_complex::Complex64;
 
 use super::{BootstrapKind, Module, Op};
 use crate::ir::{Attribute, Number};
@@ -23,7 +24,8 @@ impl Context {
     /// Base-2 logarithm of the period of the weight with this index.
     pub(crate) fn log_period(&self, index: u32) -> Result<u32, String> {
         let recipe = self.data.weights.get(index as usize);
-        recipe.map(|recipe| self.data.log_period(recipe)).ok_or_else(|| format!("there is no weight {index}"))
+        let log_period = recipe.and_then(|recipe| recipe.log_period(&self.data.gathers));
+        log_period.ok_or_else(|| format!("there is no weight {index}"))
     }
 }
 
@@ -39,23 +41,12 @@ pub struct Data {
 }
 
 impl Data {
-    /// The slots of a weight over one period.
+    /// The slots of the weight with this index over one period.
     ///
     /// # Panics
-    /// If the recipe does not fit the tables; the DSL admits none that does not.
-    pub fn slots(&self, recipe: &Recipe) -> Vec<f64> {
-        let values = &self.tensors[recipe.tensor.0 as usize].values;
-        let gather = &self.gathers[recipe.gather.0 as usize];
-        let slot = |&element: &u32| match element {
-            NO_ELEMENT => 0.0,
-            element => f64::from(values[element as usize]) * recipe.factor,
-        };
-        gather.iter().map(slot).collect()
-    }
-
-    /// Base-2 logarithm of the period of a weight.
-    pub fn log_period(&self, recipe: &Recipe) -> u32 {
-        self.gathers[recipe.gather.0 as usize].len().trailing_zeros()
+    /// If there is no such weight, or its recipe does not fit the tables; the DSL admits none that does not.
+    pub fn slots(&self, index: u32) -> Vec<Complex64> {
+        self.weights[index as usize].slots(&self.tensors, &self.gathers)
     }
 }
 

@@ -8,6 +8,7 @@ use cerium_ckks::encoding::Encoder;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Modulus;
 use cerium_ckks::rns::{Domain, Poly};
+use num_complex::Complex64;
 
 use super::{Function, Module, Op, Type};
 use crate::ir::ValueId;
@@ -16,7 +17,7 @@ use crate::polynomial::{KeySource, encode_limb};
 #[derive(Clone)]
 enum Value {
     Limb(Arc<Vec<u32>>),
-    Weight(Arc<Vec<f64>>),
+    Weight(Arc<Vec<Complex64>>),
 }
 
 /// Interprets a module of the limb level.
@@ -51,8 +52,7 @@ impl<'a> Interpreter<'a> {
                     values.extend(self.call(callee, args));
                 }
                 Op::Weight { index } => {
-                    let data = &self.module.context.data;
-                    values.push(Value::Weight(Arc::new(data.slots(&data.weights[*index as usize]))));
+                    values.push(Value::Weight(Arc::new(self.module.context.data.slots(*index))));
                 }
                 op => {
                     let prime = match *function.type_of(node.result()) {

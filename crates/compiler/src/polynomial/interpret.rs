@@ -8,6 +8,7 @@ use cerium_ckks::encoding::Encoder;
 use cerium_ckks::evaluation_key::KeyKind;
 use cerium_ckks::params::Params;
 use cerium_ckks::rns::{self, Poly};
+use num_complex::Complex64;
 
 use super::types::digits_in;
 use super::{Function, Module, Op};
@@ -22,7 +23,7 @@ pub trait KeySource {
 enum Value {
     Poly(Arc<Poly>),
     /// Slots of a weight over one period.
-    Weight(Arc<Vec<f64>>),
+    Weight(Arc<Vec<Complex64>>),
 }
 
 /// Interprets a module of the polynomial level.
@@ -60,8 +61,7 @@ impl<'a> Interpreter<'a> {
                     values.extend(self.call(callee, args));
                 }
                 Op::Weight { index } => {
-                    let data = &self.module.context.data;
-                    values.push(Value::Weight(Arc::new(data.slots(&data.weights[*index as usize]))));
+                    values.push(Value::Weight(Arc::new(self.module.context.data.slots(*index))));
                 }
                 op => {
                     let result = self.step(op, &values);
@@ -162,7 +162,7 @@ fn add_extended(params: &Params, a: &Poly, c: &Poly, times: Basis) -> Poly {
 pub(crate) fn encode_limb(
     params: &Params,
     encoder: &Encoder,
-    slots: &[f64],
+    slots: &[Complex64],
     prime: PrimeIndex,
     scale: Scale,
     rotation: u32,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use cerium_artifact::{Artifact, NO_ELEMENT, Plaintext, Recipe, Step, WeightId, WeightRef};
+use cerium_artifact::{Artifact, GatherId, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef};
 use cerium_ckks::basis::{Basis, Scale};
 use cerium_ckks::encoding::{Encoder, EncodingError};
 use cerium_ckks::params::Params;
@@ -24,10 +24,10 @@ const MAX_BINDINGS: usize = 1 << 22;
 #[derive(Debug, thiserror::Error)]
 pub enum PlaintextError {
     /// A weight does not fit its encoding.
-    #[error("a weight of tensor `{tensor}` cannot be encoded at scale 2^{:.2} in {basis}", scale.log2())]
+    #[error("{weight} cannot be encoded at scale 2^{:.2} in {basis}", scale.log2())]
     Encoding {
-        /// The tensor.
-        tensor: String,
+        /// What it is, as in ``a weight of tensor `conv1` ``.
+        weight: String,
         /// Basis of the encoding.
         basis: Basis,
         /// Its scale.
@@ -75,6 +75,22 @@ impl Encoding {
     }
 }
 
+/// A recipe, with reals compared by their bits.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    Gather(TensorId, GatherId, u64),
+    Constant(u64, u64),
+}
+
+impl Identity {
+    fn of(recipe: &Recipe) -> Identity {
+        match *recipe {
+            Recipe::Gather { tensor, gather, factor } => Identity::Gather(tensor, gather, factor.to_bits()),
+            Recipe::Constant { re, im } => Identity::Constant(re.to_bits(), im.to_bits()),
+        }
+    }
+}
+
 /// The encodings that a program needs.
 #[derive(Clone, Debug)]
 pub struct PlaintextPlan {
@@ -89,14 +105,12 @@ impl PlaintextPlan {
     /// # Errors
     /// [`PlaintextError::TooMany`].
     pub fn new(artifact: &Artifact) -> Result<PlaintextPlan, PlaintextError> {
-        let mut first: HashMap<(u32, u32, u64), WeightId> = HashMap::new();
+        let mut first: HashMap<Identity, WeightId> = HashMap::new();
         let representative: Vec<WeightId> = artifact
             .weights
             .iter()
             .enumerate()
-            .map(|(index, &Recipe { tensor, gather, factor })| {
-                *first.entry((tensor.0, gather.0, factor.to_bits())).or_insert(WeightId(index as u32))
-            })
+            .map(|(index, recipe)| *first.entry(Identity::of(recipe)).or_insert(WeightId(index as u32)))
             .collect();
         let bound = bindings(artifact).ok_or(PlaintextError::TooMany)?;
         let mut encodings = Vec::new();
@@ -192,19 +206,16 @@ fn encode(
     out: &mut [u32],
 ) -> Result<(), PlaintextError> {
     let recipe = &artifact.weights[encoding.weight.0 as usize];
-    let tensor = &artifact.tensors[recipe.tensor.0 as usize];
-    let gather = &artifact.gathers[recipe.gather.0 as usize];
-    let value = |&entry: &u32| match entry {
-        NO_ELEMENT => 0.0,
-        entry => recipe.factor * f64::from(tensor.values[entry as usize]),
-    };
-    let mut slots: Vec<f64> = gather.iter().map(value).collect();
+    let mut slots = recipe.slots(&artifact.tensors, &artifact.gathers);
     slots.rotate_left(encoding.rotation as usize);
     let (basis, scale) = (encoding.basis, encoding.scale);
-    let words = encoder.encode_compact(params, &slots, basis, scale);
-    let failed = |source| PlaintextError::Encoding { tensor: tensor.name.clone(), basis, scale, source };
-    out.copy_from_slice(&words.map_err(failed)?);
-    Ok(())
+    let encoded = encoder.encode_compact(params, &slots, basis, scale, out);
+    encoded.map_err(|source| PlaintextError::Encoding {
+        weight: recipe.describe(&artifact.tensors),
+        basis,
+        scale,
+        source,
+    })
 }
 
 /// The weights bound to each weight parameter of a function.

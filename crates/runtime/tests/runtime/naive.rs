@@ -12,6 +12,7 @@ use cerium_ckks::isa::Isa;
 use cerium_ckks::ntt;
 use cerium_ckks::params::Params;
 use cerium_ckks::primes::primitive_root;
+use num_complex::Complex64;
 
 type Limb = Vec<u32>;
 
@@ -158,15 +159,20 @@ impl Naive<'_> {
     /// A limb of a plaintext in full, from all N/2 slots.
     fn encode(&self, plaintext: &Plaintext, weight: WeightId, limb: usize) -> Limb {
         let recipe = &self.artifact.weights[weight.0 as usize];
-        let gather = &self.artifact.gathers[recipe.gather.0 as usize];
-        let slot = |i: usize| match gather[(i + plaintext.rotation as usize) % gather.len()] {
-            NO_ELEMENT => 0.0,
-            entry => {
-                recipe.factor
-                    * f64::from(self.artifact.tensors[recipe.tensor.0 as usize].values[entry as usize])
+        let period = 1 << plaintext.log_period;
+        let slot = |i: usize| match *recipe {
+            Recipe::Gather { tensor, gather, factor } => {
+                match self.artifact.gathers[gather.0 as usize][(i + plaintext.rotation as usize) % period] {
+                    NO_ELEMENT => Complex64::ZERO,
+                    entry => {
+                        let values = &self.artifact.tensors[tensor.0 as usize].values;
+                        (factor * f64::from(values[entry as usize])).into()
+                    }
+                }
             }
+            Recipe::Constant { re, im } => Complex64 { re, im },
         };
-        let slots: Vec<f64> = (0..1 << plaintext.log_period).map(slot).collect();
+        let slots: Vec<Complex64> = (0..period).map(slot).collect();
         let encoder = Encoder::new(self.params);
         let message =
             encoder.encode(self.params, &slots, plaintext.basis, plaintext.scale).expect("small weights");

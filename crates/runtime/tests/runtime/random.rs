@@ -29,9 +29,10 @@ pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     let gathers: Vec<Vec<u32>> = [1, 4, 4, params.slots()]
         .map(|period| (0..period).map(|_| [0, 3, 7, NO_ELEMENT][below(rng, 4)]).collect())
         .into();
-    let recipe = |gather, factor| Recipe { tensor: TensorId(0), gather: GatherId(gather), factor };
+    let recipe = |gather, factor| Recipe::Gather { tensor: TensorId(0), gather: GatherId(gather), factor };
     // Weights 1, 2 and 4 have one period, and 4 is 2 again.
-    let weights = vec![recipe(0, 1.0), recipe(1, -0.5), recipe(2, 0.25), recipe(3, 1.0), recipe(2, 0.25)];
+    let mut weights = vec![recipe(0, 1.0), recipe(1, -0.5), recipe(2, 0.25), recipe(3, 1.0), recipe(2, 0.25)];
+    weights.push(Recipe::Constant { re: -2.0, im: 1.0 });
     let mut functions: Vec<Function> = Vec::new();
     for _ in 0..3 {
         let args = random_primes(rng, &params, 6);
@@ -120,6 +121,7 @@ impl<'a> Builder<'a> {
             plaintext(WeightRef::Weight(WeightId(3)), params.log_n() - 1, 5, 31),
             plaintext(WeightRef::Weight(WeightId(4)), 2, 0, 28),
             plaintext(WeightRef::Weight(WeightId(2)), 2, 0, 28),
+            plaintext(WeightRef::Weight(WeightId(5)), 0, 0, 0),
         ];
         if weight_params > 0 {
             plaintexts.push(plaintext(WeightRef::Param(0), 2, 3, 29));

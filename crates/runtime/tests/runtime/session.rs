@@ -2,7 +2,7 @@
 
 use cerium_artifact::kernel::{Body, ElementwiseBlock, Instruction};
 use cerium_artifact::{
-    Artifact, Function, FunctionId, Kernel, Operand, Plaintext, StageId, Step, WeightId, WeightRef,
+    Artifact, Function, FunctionId, Kernel, Operand, Plaintext, Recipe, StageId, Step, WeightId, WeightRef,
 };
 use cerium_ckks::basis::{Level, PrimeIndex, Scale};
 use cerium_ckks::ciphertext::Ciphertext;
@@ -141,7 +141,8 @@ fn an_invalid_artifact_is_refused() {
 fn a_weight_beyond_the_modulus_is_named() {
     let Case { mut artifact, params, keys, .. } = case(&mut fresh_rng(), 4);
     let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
-    artifact.weights[0].factor = 1e300;
+    let Recipe::Gather { factor, .. } = &mut artifact.weights[0] else { panic!("weight 0 is gathered") };
+    *factor = 1e300;
     let error = Session::new(&artifact, keys, Box::new(NullDevice::new()), 1, &silent).err();
     // The weight may consist of zeros only.
     let zero = artifact.gathers[0][0] == cerium_artifact::NO_ELEMENT;

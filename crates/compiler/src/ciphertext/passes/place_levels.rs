@@ -13,13 +13,15 @@
 //! l, or *pending*, at the square of it, with a rescale to come. Products are pending; sums of pending values stay
 //! pending, so that a sum of products is rescaled once and relinearized once. Multiplication settles its operands and
 //! brings them to the lower of their levels. A product with a constant is not made at all until its sum tells at which
-//! level: the change of level and the product share one multiplication.
+//! level: the change of level and the product share one multiplication. A constant whose parts are small integers, such
+//! as i, multiplies exactly at scale 1 and takes no level.
 //!
 //! Inputs start at the lowest level from which every output is reached. A function is placed once for each combination
 //! of argument types with which it is called.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use cerium_artifact::Recipe;
 use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::params::Params;
 
@@ -44,7 +46,7 @@ pub enum PlaceError {
     },
 }
 
-/// Constants of at most this size that are integers multiply without using a scale.
+/// Constants whose parts are integers of at most this size multiply without using a scale.
 const SMALL_INTEGER: f64 = 1024.0;
 
 /// Runs the pass: replaces the unplaced functions of `module` by placed ones.
@@ -92,6 +94,7 @@ impl Placer<'_> {
             builder: Builder::new(placed_name.clone(), args),
             values: Vec::new(),
             relinearized: HashMap::new(),
+            exact: HashSet::new(),
             placer: self,
         };
         let function = body.place(source)?;
@@ -115,6 +118,8 @@ struct Body<'a, 'b> {
     values: Vec<Placed>,
     /// The relinearized form of values that have one; later uses take it, whatever they need.
     relinearized: HashMap<ValueId, ValueId>,
+    /// Plaintexts that are the same small integers in every slot.
+    exact: HashSet<ValueId>,
     placer: &'a mut Placer<'b>,
 }
 
@@ -166,6 +171,14 @@ impl Body<'_, '_> {
                 let p = self.push(Op::Encode { p, level: at.level, scale: Number(at.scale.0) });
                 self.push(Op::AddPlain { a, p })
             }
+            Op::MulPlain { a, p } if self.exact.contains(&self.plain(*p)) => {
+                return Ok(vec![match self.value(*a) {
+                    Placed::Product { base, factor } => {
+                        Placed::Product { base: self.mul_exact(base, *p), factor }
+                    }
+                    Placed::Value(a) => Placed::Value(self.mul_exact(a, *p)),
+                }]);
+            }
             Op::MulPlain { a, p } => {
                 let a = self.settled(*a)?;
                 let at = self.placement(a);
@@ -183,7 +196,7 @@ impl Body<'_, '_> {
                 Placed::Product { base, factor } => {
                     return Ok(vec![Placed::Product { base, factor: factor * value.0 }]);
                 }
-                Placed::Value(a) if value.0.fract() == 0.0 && value.0.abs() <= SMALL_INTEGER => {
+                Placed::Value(a) if is_small_integer(value.0) => {
                     self.push(Op::MulConst { a, value: *value, scale: Some(Number(1.0)) })
                 }
                 Placed::Value(_) => {
@@ -205,11 +218,21 @@ impl Body<'_, '_> {
                 let a = self.relinearized(a);
                 self.push(Op::Conjugate { a })
             }
-            Op::Weight { index } => self.push(Op::Weight { index: *index }),
-            Op::RotatePlain { p, by } => {
-                let p = self.plain(*p);
-                self.push(Op::RotatePlain { p, by: *by })
+            Op::Weight { index } => {
+                let recipe = self.placer.source.context.data.weights[*index as usize];
+                let weight = self.push(Op::Weight { index: *index });
+                if let Recipe::Constant { re, im } = recipe
+                    && is_small_integer(re)
+                    && is_small_integer(im)
+                {
+                    self.exact.insert(weight);
+                }
+                weight
             }
+            Op::RotatePlain { p, by } => match self.plain(*p) {
+                constant if self.exact.contains(&constant) => constant,
+                p => self.push(Op::RotatePlain { p, by: *by }),
+            },
             Op::Call { args, function } => return self.call(args, function),
             Op::Lower { a, to } => match self.value(*a) {
                 // The constant is multiplied in one level above, where there is one.
@@ -307,6 +330,13 @@ impl Body<'_, '_> {
         let a = self.lower(base, level);
         let scale = Number(self.pending_scale(level).0 / self.placement(a).scale.0);
         Ok(self.push(Op::MulConst { a, value: Number(factor), scale: Some(scale) }))
+    }
+
+    /// The product with a constant of small integers: exact at scale 1, whatever the scale of `a`.
+    fn mul_exact(&mut self, a: ValueId, p: ValueId) -> ValueId {
+        let (p, level) = (self.plain(p), self.level(a));
+        let p = self.push(Op::Encode { p, level, scale: Number(1.0) });
+        self.push(Op::MulPlain { a, p })
     }
 
     /// What stands for a value of the source function, relinearized if that has been done.
@@ -408,4 +438,8 @@ impl Body<'_, '_> {
         let stage = self.placer.source.stages[self.builder.stage.0 as usize].clone();
         PlaceError::TooDeep { params: params.name().into(), available: params.max_level().0, stage }
     }
+}
+
+fn is_small_integer(value: f64) -> bool {
+    value.fract() == 0.0 && value.abs() <= SMALL_INTEGER
 }
