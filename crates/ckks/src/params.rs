@@ -3,6 +3,9 @@
 //! A [`ParamsSpec`] is a plain description; [`Params`] is one that has been checked, with the tables every
 //! other module works from. It is immutable and cheap to clone.
 
+mod bootstrap;
+mod check;
+mod error;
 mod named;
 mod search;
 mod security;
@@ -14,121 +17,15 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 
 use crate::basis::{Basis, Level, PrimeIndex, Scale};
-use crate::modulus::{Modulus, ModulusError};
+use crate::modulus::Modulus;
 use crate::ntt::NttTable;
+use check::{check_levels, check_primes, check_scales};
 
+pub use bootstrap::{Bootstrap, BootstrapSpec};
+pub use error::ParamsError;
 pub use search::MAX_DIGIT;
 pub use security::max_log_pq;
 pub use spec::{ParamsSpec, Window};
-
-/// What is wrong with a parameter set, or with the name of one.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ParamsError {
-    /// No set has this name.
-    #[error("there is no parameter set `{name}`; the sets are {}", Params::names().join(", "))]
-    UnknownName {
-        /// The name asked for.
-        name: String,
-    },
-    /// A set without 128-bit security was asked for where only secure ones are allowed.
-    #[error(
-        "parameter set `{name}` is insecure and meant for tests only; if that is what you want, opt in \
-         explicitly (`Params::named_insecure`, `--insecure`)"
-    )]
-    InsecureNotAllowed {
-        /// Name of the set.
-        name: String,
-    },
-    /// The set does not claim to be insecure, yet its modulus is too large for 128 bits of security.
-    #[error(
-        "parameter set `{name}` has log2(PQ) = {log_pq:.1}, but 128-bit security allows at most {bound:.0} \
-         at N = 2^{log_n}; use a larger ring or fewer levels"
-    )]
-    Insecure {
-        /// Name of the set.
-        name: String,
-        /// Base-2 logarithm of the ring degree.
-        log_n: u32,
-        /// Base-2 logarithm of the product of all primes.
-        log_pq: f64,
-        /// The bound of the table, 0 where the degree is too small for any modulus.
-        bound: f64,
-    },
-    /// The name and the insecure flag disagree.
-    #[error("parameter set `{name}`: a name starts with `insecure` exactly when the set is marked insecure")]
-    InsecureName {
-        /// Name of the set.
-        name: String,
-    },
-    /// The name is empty, too long or not printable ASCII without spaces.
-    #[error("{name:?} cannot name a parameter set: use 1 to 64 printable ASCII characters without spaces")]
-    BadName {
-        /// The name.
-        name: String,
-    },
-    /// The ring degree is outside the supported range.
-    #[error("ring degree 2^{log_n} is not supported; N is 2^4 to 2^17")]
-    RingDegree {
-        /// Base-2 logarithm of the ring degree.
-        log_n: u32,
-    },
-    /// A number in the pool is no prime of the size the kernels take.
-    #[error("prime {index} of the pool: {source}")]
-    Modulus {
-        /// Position in the pool.
-        index: usize,
-        /// What is wrong with it.
-        source: ModulusError,
-    },
-    /// A prime does not split the cyclotomic polynomial.
-    #[error("prime {index} of the pool, {prime}, is not 1 modulo 2N, so it has no NTT")]
-    NotNttPrime {
-        /// Position in the pool.
-        index: usize,
-        /// The prime.
-        prime: u32,
-    },
-    /// A prime occurs twice.
-    #[error("prime {prime} is twice in the pool")]
-    RepeatedPrime {
-        /// The prime.
-        prime: u32,
-    },
-    /// Numbers of primes, levels or digits are out of bounds or do not fit each other.
-    #[error("parameter set is malformed: {0}")]
-    Malformed(&'static str),
-    /// A level is not between its neighbours or not near its scale.
-    #[error("level {level}: {reason}")]
-    Level {
-        /// The level.
-        level: u8,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A key-switching digit is larger than P, which would let its noise dominate.
-    #[error(
-        "digit {digit} has {bits:.1} bits, more than the {log_p:.1} bits of P; use more digits or more \
-         primes in P"
-    )]
-    Digit {
-        /// Position of the digit.
-        digit: usize,
-        /// Base-2 logarithm of its product.
-        bits: f64,
-        /// Base-2 logarithm of P.
-        log_p: f64,
-    },
-    /// The search found no primes for the wish.
-    #[error("no choice of 32-bit primes gives {levels} levels of 2^{log_scale} at N = 2^{log_n}")]
-    Unreachable {
-        /// Base-2 logarithm of the ring degree.
-        log_n: u32,
-        /// Base-2 logarithm of the scale.
-        log_scale: u32,
-        /// Levels asked for.
-        levels: u32,
-    },
-}
 
 /// Identity of a parameter set: the BLAKE3 hash of its canonical description. Every object made under a set
 /// carries it.
@@ -160,6 +57,7 @@ struct Inner {
     levels: Vec<Basis>,
     scales: Vec<Scale>,
     digits: Vec<Basis>,
+    bootstrap: Option<Bootstrap>,
 }
 
 impl Params {
@@ -199,6 +97,10 @@ impl Params {
     /// level to level, so scales stay within a fraction of a bit of 2^`log_scale`, but for the top level,
     /// which may have more.
     ///
+    /// Above the output of bootstrapping levels are longer, and the recursion begins anew there from
+    /// `gain * scale(output)`: what eval_mod rescales to the output level has `gain` times the scale of that
+    /// level, and so, read at the scale of the level, it is `gain` times larger ([`Bootstrap`]).
+    ///
     /// # Errors
     /// Whatever makes the description unusable or less secure than it claims.
     pub fn new(spec: ParamsSpec) -> Result<Params, ParamsError> {
@@ -229,7 +131,8 @@ impl Params {
         }
         let moduli = check_primes(&spec)?;
         let levels = check_levels(&spec, &moduli)?;
-        let scales = check_scales(&spec, &moduli, &levels)?;
+        let bootstrap = spec.check_bootstrap()?;
+        let scales = check_scales(&spec, &moduli, &levels, bootstrap)?;
         let mut next = 0;
         let digits = spec.digits.iter().map(|&len| {
             let start = next;
@@ -239,8 +142,9 @@ impl Params {
         let digits = digits.collect();
         let digest = spec.digest();
         let ntt = moduli.iter().map(|_| OnceLock::new()).collect();
-        let params = Params(Arc::new(Inner { spec, digest, moduli, ntt, levels, scales, digits }));
+        let params = Params(Arc::new(Inner { spec, digest, moduli, ntt, levels, scales, digits, bootstrap }));
         params.check_digits()?;
+        params.check_sparse()?;
         if !params.is_insecure() && params.security_bits().is_none() {
             return Err(ParamsError::Insecure {
                 name: params.name().to_owned(),
@@ -337,7 +241,8 @@ impl Params {
     }
 
     /// The canonical scale of `level`: a product of two such ciphertexts, rescaled, has exactly the canonical
-    /// scale of the level below. Panics above the top level.
+    /// scale of the level below (from the level above the output of bootstrapping: `gain` times that). Panics
+    /// above the top level.
     pub fn scale(&self, level: Level) -> Scale {
         self.0.scales[usize::from(level.0)]
     }
@@ -390,82 +295,36 @@ impl ParamsSpec {
         if !(4..=17).contains(&log_n) {
             return Err(ParamsError::RingDegree { log_n: log_n.into() });
         }
-        let log_p = search::LogP::Beyond(6);
-        search::Goal { log_n, log_base, base_slack: 10, log_scale, levels, dnum, log_p, insecure: true }
-            .search(&name)
+        let goal = search::Goal {
+            log_n,
+            log_base,
+            base_slack: 10,
+            log_scale,
+            levels: &[(levels, log_scale)],
+            dnum,
+            log_p: search::LogP::Beyond(6),
+            bootstrap: None,
+            insecure: true,
+        };
+        goal.search(&name)
     }
-}
 
-fn check_primes(spec: &ParamsSpec) -> Result<Vec<Modulus>, ParamsError> {
-    let mut moduli: Vec<Modulus> = Vec::new();
-    for (index, &prime) in spec.q.iter().chain(&spec.p).enumerate() {
-        let modulus = Modulus::new(prime).map_err(|source| ParamsError::Modulus { index, source })?;
-        if prime % (2 << spec.log_n) != 1 {
-            return Err(ParamsError::NotNttPrime { index, prime });
+    /// A small set for tests of bootstrapping, of any ring degree from 2^6 (the sparse secret has weight 32) and
+    /// with no security: primes and levels are as many and as long as those of `boot-40`, `boot-35` or
+    /// `boot-30`, whichever has scale 2^`log_scale`.
+    ///
+    /// # Errors
+    /// If there is no such set, or no primes give this.
+    pub fn insecure_boot(log_n: u8, log_scale: u8) -> Result<ParamsSpec, ParamsError> {
+        if !(6..=17).contains(&log_n) {
+            return Err(ParamsError::RingDegree { log_n: log_n.into() });
         }
-        if moduli.iter().any(|m| m.value() == prime) {
-            return Err(ParamsError::RepeatedPrime { prime });
-        }
-        moduli.push(modulus);
+        let goal = named::BOOT.iter().find(|goal| goal.log_scale == log_scale);
+        let goal =
+            goal.ok_or(ParamsError::Bootstrap("there are sets for it of scale 2^40, 2^35 and 2^30"))?;
+        let name = format!("insecure-boot-{log_n}-{log_scale}");
+        search::Goal { log_n, insecure: true, ..*goal }.search(&name)
     }
-    Ok(moduli)
-}
-
-fn check_levels(spec: &ParamsSpec, moduli: &[Modulus]) -> Result<Vec<Basis>, ParamsError> {
-    let Some(&top) = spec.levels.last() else {
-        return Err(ParamsError::Malformed("there is no level"));
-    };
-    if spec.levels.len() > 128 {
-        return Err(ParamsError::Malformed("there are more than 128 levels"));
-    }
-    if (top.start, usize::from(top.end)) != (0, spec.q.len()) {
-        return Err(ParamsError::Malformed("the top level must be all of Q"));
-    }
-    let mut levels: Vec<Basis> = Vec::new();
-    for (level, window) in spec.levels.iter().enumerate() {
-        let fail = |reason| Err(ParamsError::Level { level: level as u8, reason });
-        if window.start >= window.end || usize::from(window.end) > spec.q.len() {
-            return fail("its window is empty or reaches beyond Q");
-        }
-        let basis = Basis::range(window.start.into(), window.end.into());
-        if levels
-            .last()
-            .is_some_and(|below| basis.minus(*below).len() > MAX_DIGIT || ratio(moduli, basis, *below) <= 1.0)
-        {
-            return fail("its modulus must exceed that of the level below, by at most 16 primes");
-        }
-        levels.push(basis);
-    }
-    Ok(levels)
-}
-
-fn check_scales(spec: &ParamsSpec, moduli: &[Modulus], levels: &[Basis]) -> Result<Vec<Scale>, ParamsError> {
-    let base = f64::from(1 << spec.log_scale.min(30)) * f64::from(1 << spec.log_scale.saturating_sub(30));
-    if product(moduli, levels[0]) <= base {
-        return Err(ParamsError::Level { level: 0, reason: "its modulus leaves no room above the scale" });
-    }
-    let mut scales = vec![Scale(base)];
-    for (level, pair) in levels.windows(2).enumerate() {
-        // Additions, divisions and roots of IEEE numbers in a fixed order: the same on every machine.
-        let scale = (scales[level].0 * ratio(moduli, pair[1], pair[0])).sqrt();
-        let miss = scale.log2() - f64::from(spec.log_scale);
-        let most = if level + 2 == levels.len() { 12.0 } else { 1.0 };
-        if !(-1.0..=most).contains(&miss) {
-            let reason = "its primes miss the scale by more than a bit";
-            return Err(ParamsError::Level { level: level as u8 + 1, reason });
-        }
-        scales.push(Scale(scale));
-    }
-    Ok(scales)
-}
-
-/// Product of a basis divided by that of another, from the primes in which they differ.
-fn ratio(moduli: &[Modulus], numerator: Basis, denominator: Basis) -> f64 {
-    product(moduli, numerator.minus(denominator)) / product(moduli, denominator.minus(numerator))
-}
-
-fn product(moduli: &[Modulus], basis: Basis) -> f64 {
-    basis.iter().map(|p| f64::from(moduli[p.index()].value())).product()
 }
 
 impl fmt::Debug for Params {

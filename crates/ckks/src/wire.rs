@@ -38,7 +38,7 @@ pub use keys::{decode_evaluation_key, decode_public_key, encode_evaluation_key, 
 compile_error!("the wire format is little-endian and read in place; this machine is big-endian");
 
 /// Version of the format that this library writes and reads.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes before the payload.
 pub const HEADER: usize = 128;
 /// Bytes of description before the words of a key or ciphertext.

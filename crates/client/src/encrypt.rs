@@ -67,7 +67,7 @@ pub fn encrypt_with_public_key<T: Copy + Into<Complex64>>(
     }
     let message = encode(params, encoder, slots, level, scale)?;
     let mut rng = SecretRng::new()?;
-    let v = ternary(&mut rng, params.n());
+    let v = ternary(&mut rng, params.n(), params.n() / 2);
     let errors = [gaussian(&mut rng, params.n()), gaussian(&mut rng, params.n())];
     let (mut words, mut c1) = (Vec::new(), Vec::new());
     for (prime, mut message) in params.basis(level).iter().zip(message) {

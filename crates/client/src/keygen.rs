@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::random::{SecretRng, fresh_seed};
-use crate::sampling::gaussian;
+use crate::sampling::{Small, gaussian};
 use crate::secret_key::small_limb;
 use crate::{ClientError, SecretKey};
 
@@ -50,13 +50,7 @@ pub fn evaluation_key(
     let mut rng = SecretRng::new()?;
     let (basis, digits) = (request.basis(params), request.digits(params));
     let errors: Vec<_> = digits.iter().map(|_| gaussian(&mut rng, params.n())).collect();
-    let target = match request.kind {
-        KeyKind::Relinearization => None,
-        kind => {
-            let inverse = inverse_element(params.log_n(), kind.galois_element(params.log_n()));
-            Some(Automorphism::new(params.log_n(), inverse))
-        }
-    };
+    let switch = Switch::new(params, secret, request.kind);
 
     // The limbs of all digits by prime, so that s is transformed once for each.
     let mut b = vec![0; request.words(params)];
@@ -67,22 +61,11 @@ pub fn evaluation_key(
     let limbs: Vec<_> = basis.iter().zip(limbs).collect();
     limbs.into_par_iter().for_each(|(prime, limbs)| {
         let q = params.modulus(prime);
-        let s = secret.limb(params, prime);
-        let mut moved = Zeroizing::new(vec![0; params.n()]);
-        let (from, to) = match &target {
-            None => {
-                moved.iter_mut().zip(s.iter()).for_each(|(square, &s)| *square = q.mont_mul(s, s));
-                (&moved, &s)
-            }
-            Some(sigma) => {
-                sigma.permute(Isa::detect(), &mut moved, 0, &s);
-                (&s, &moved)
-            }
-        };
-        let gadget = q.to_mont(product_mod(params, params.p_basis(), prime));
+        let [from, to] = switch.limbs(params, secret, prime);
+        let gadget = q.to_mont(product_mod(params, request.p_basis(params), prime));
         for (digit, out) in limbs.into_iter().enumerate() {
             uniform_limb(&seed, digit, prime, q, out);
-            hide(params, prime, out, to, &errors[digit]);
+            hide(params, prime, out, &to, &errors[digit]);
             if digits[digit].contains(prime) {
                 for (b, &s) in out.iter_mut().zip(from.iter()) {
                     *b = q.add(*b, q.mont_mul(s, gadget));
@@ -91,6 +74,52 @@ pub fn evaluation_key(
         }
     });
     Ok(EvaluationKey::new(params, request, seed, b)?)
+}
+
+/// From which secret to which a key switches, in terms of s.
+enum Switch {
+    /// From s^2 to s.
+    Square,
+    /// From s to s(X^(1/g)).
+    Permuted(Box<Automorphism>),
+    /// From s to the sparse secret.
+    ToSparse(Small),
+    /// From the sparse secret to s.
+    FromSparse(Small),
+}
+
+impl Switch {
+    fn new(params: &Params, secret: &SecretKey, kind: KeyKind) -> Switch {
+        let log_n = params.log_n();
+        match kind {
+            KeyKind::Relinearization => Switch::Square,
+            KeyKind::Rotation(_) | KeyKind::Conjugation => {
+                let inverse = inverse_element(log_n, kind.galois_element(log_n));
+                Switch::Permuted(Box::new(Automorphism::new(log_n, inverse)))
+            }
+            KeyKind::ToSparse => Switch::ToSparse(secret.sparse()),
+            KeyKind::FromSparse => Switch::FromSparse(secret.sparse()),
+        }
+    }
+
+    /// The source and the target modulo a prime: evaluation domain, Montgomery form.
+    fn limbs(&self, params: &Params, secret: &SecretKey, prime: PrimeIndex) -> [Zeroizing<Vec<u32>>; 2] {
+        let s = secret.limb(params, prime);
+        let q = params.modulus(prime);
+        match self {
+            Switch::Square => {
+                let square = Zeroizing::new(s.iter().map(|&s| q.mont_mul(s, s)).collect());
+                [square, s]
+            }
+            Switch::Permuted(sigma) => {
+                let mut moved = Zeroizing::new(vec![0; params.n()]);
+                sigma.permute(Isa::detect(), &mut moved, 0, &s);
+                [s, moved]
+            }
+            Switch::ToSparse(t) => [s, Zeroizing::new(small_limb(params, prime, t))],
+            Switch::FromSparse(t) => [Zeroizing::new(small_limb(params, prime, t)), s],
+        }
+    }
 }
 
 /// Replaces a by b = -a s + e. `s` and the result are in Montgomery form, a is its own Montgomery form.

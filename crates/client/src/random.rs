@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::ClientError;
 
-/// A generator keyed afresh by the operating system; its state is overwritten when it is dropped.
+/// A generator of secrets; its state is overwritten when it is dropped.
 pub(crate) struct SecretRng(ChaCha20Rng);
 
 impl SecretRng {
@@ -18,7 +18,12 @@ impl SecretRng {
     pub(crate) fn new() -> Result<SecretRng, ClientError> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(&mut seed[..]).map_err(ClientError::Randomness)?;
-        Ok(SecretRng(ChaCha20Rng::from_seed(*seed)))
+        Ok(SecretRng::from_seed(&seed))
+    }
+
+    /// The generator that a secret seed determines.
+    pub(crate) fn from_seed(seed: &Zeroizing<[u8; 32]>) -> SecretRng {
+        SecretRng(ChaCha20Rng::from_seed(**seed))
     }
 
     pub(crate) fn next_u64(&mut self) -> u64 {

@@ -16,10 +16,10 @@ pub const ERROR_BOUND: i8 = 30;
 /// Small coefficients of a secret polynomial, wiped when dropped.
 pub(crate) type Small = Zeroizing<Vec<i8>>;
 
-/// N coefficients of which N/2, at random places, are -1 or 1 with equal probability, and the others 0.
-pub(crate) fn ternary(rng: &mut SecretRng, n: usize) -> Small {
+/// N coefficients of which `weight`, at random places, are -1 or 1 with equal probability, and the others 0.
+pub(crate) fn ternary(rng: &mut SecretRng, n: usize, weight: usize) -> Small {
     let mut coefficients = Zeroizing::new(vec![0i8; n]);
-    for coefficient in coefficients.iter_mut().take(n / 2) {
+    for coefficient in coefficients.iter_mut().take(weight) {
         *coefficient = 1 - 2 * (rng.next_u64() & 1) as i8;
     }
     // Fisher and Yates.
@@ -74,7 +74,7 @@ mod tests {
         let mut rng = SecretRng::new().unwrap();
         let mut totals = [0i64; 2];
         for n in [16, 4096, 1 << 14] {
-            let secret = ternary(&mut rng, n);
+            let secret = ternary(&mut rng, n, n / 2);
             assert_eq!(secret.iter().filter(|&&c| c != 0).count(), n / 2);
             assert!(secret.iter().all(|c| (-1..=1).contains(c)));
             if n == 1 << 14 {

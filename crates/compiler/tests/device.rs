@@ -47,9 +47,7 @@ impl Keys {
 impl KeySource for Keys {
     fn limb(&self, kind: KeyKind, half: Half, digit: usize, prime: PrimeIndex) -> Vec<u32> {
         let key = self.keys.iter().find(|k| k.request().kind == kind).expect("the manifest has every key");
-        let q_basis = key.request().q_basis(&self.params);
-        let before = &self.params.digits()[..digit];
-        let digit = before.iter().filter(|d| !d.intersection(q_basis).is_empty()).count();
+        let digit = key.request().digit_position(&self.params, digit).expect("the manifest has every digit");
         let view = key.view(&self.params);
         // The interpreter also computes limbs that a restriction drops; the compiled program and its keys do without.
         let Some(b) = view.b(digit, prime) else { return vec![0; self.params.n()] };

@@ -121,19 +121,10 @@ enum Source {
 
 impl StoredKey {
     fn new(params: &Params, request: KeyRequest, held: KeyRequest, seed: Seed, source: Source) -> StoredKey {
-        // Both lists of digits are sublists of those of the parameter set.
-        let present = |key: KeyRequest| {
-            let q = key.q_basis(params);
-            params
-                .digits()
-                .iter()
-                .enumerate()
-                .filter(move |(_, digit)| !digit.intersection(q).is_empty())
-                .map(|(i, _)| i)
-        };
-        let held_digits: Vec<usize> = present(held).collect();
-        let position = |digit| held_digits.iter().position(|&other| other == digit);
-        let digits = present(request).filter_map(position).collect();
+        // A digit of the request is a part of one of the key.
+        let held_digits = held.digits(params);
+        let position = |digit: Basis| held_digits.iter().position(|&whole| digit.is_subset(whole));
+        let digits = request.digits(params).into_iter().filter_map(position).collect();
         let (stored, basis) = (held.basis(params), request.basis(params));
         StoredKey { request, seed, source, stored, digits, basis, expanded: 0 }
     }

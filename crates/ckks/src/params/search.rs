@@ -12,9 +12,12 @@
 //!
 //! The top level is all of Q, the most terminal and the most main primes of any level, so that no prime
 //! weighs on security without carrying a message. In a sawtooth its step down is therefore some bits longer
-//! than the others, which gives fresh ciphertexts a larger scale.
+//! than asked for, which gives fresh ciphertexts a larger scale.
+//!
+//! Levels need not all be equally long: those of bootstrapping have more bits than the scale. The unit of a
+//! sawtooth then is one in which all lengths are whole numbers.
 
-use super::{ParamsError, ParamsSpec, Window};
+use super::{BootstrapSpec, ParamsError, ParamsSpec, Window};
 use crate::primes;
 
 /// Sizes of primes in bits that the search aims at: what a modulus may be, less some room at the lower end.
@@ -25,18 +28,20 @@ pub const MAX_DIGIT: usize = 16;
 
 /// What a parameter set shall offer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Goal {
+pub(super) struct Goal<'a> {
     pub(super) log_n: u8,
     /// Target of level 0 in bits; its modulus over its scale is the room for the message.
     pub(super) log_base: u8,
     /// Bits by which level 0 may miss its target.
     pub(super) base_slack: u8,
     pub(super) log_scale: u8,
-    pub(super) levels: u8,
+    /// Levels above level 0 from the bottom up, in runs of equally long ones: (levels, bits).
+    pub(super) levels: &'a [(u8, u8)],
     /// Most key-switching digits.
     pub(super) dnum: u8,
     /// Bits of P. What P has beyond the largest digit makes the noise of key switching smaller.
     pub(super) log_p: LogP,
+    pub(super) bootstrap: Option<BootstrapSpec>,
     pub(super) insecure: bool,
 }
 
@@ -58,7 +63,7 @@ struct Pattern {
     counts: Vec<(usize, usize)>,
 }
 
-impl Goal {
+impl Goal<'_> {
     /// Finds the primes.
     pub(super) fn search(&self, name: &str) -> Result<ParamsSpec, ParamsError> {
         let base = f64::from(self.log_base);
@@ -70,8 +75,13 @@ impl Goal {
             .ok_or(ParamsError::Unreachable {
                 log_n: self.log_n.into(),
                 log_scale: self.log_scale.into(),
-                levels: self.levels.into(),
+                levels: self.steps().count() as u32,
             })
+    }
+
+    /// Bits of each level above level 0, from the bottom up.
+    fn steps(&self) -> impl Iterator<Item = f64> {
+        self.levels.iter().flat_map(|&(count, bits)| std::iter::repeat_n(f64::from(bits), count.into()))
     }
 
     /// The pattern with whole primes in each level, if primes of such a size exist.
@@ -81,8 +91,9 @@ impl Goal {
             Some((count as usize, f64::from(bits) / count)).filter(|&(_, size)| size >= MIN_BITS)
         };
         let (base_len, terminal_bits) = split(self.log_base)?;
-        let (step_len, main_bits) = split(self.log_scale)?;
-        let counts = (0..=usize::from(self.levels)).map(|level| (base_len, step_len * level)).collect();
+        let (_, main_bits) = split(self.log_scale)?;
+        let main = sums(0, self.steps().map(|bits| whole(bits / main_bits)))?;
+        let counts = main.into_iter().map(|main_len| (base_len, main_len)).collect();
         Some(Pattern { terminal_bits, main_bits, counts })
     }
 
@@ -100,26 +111,26 @@ impl Goal {
         })
     }
 
-    /// The sawtooth with levels of `u` units, main primes of `g`, and `base_units` at level 0, if no level
-    /// has too few units for its terminal primes.
+    /// The sawtooth in which the scale is `u` units, main primes are `g`, and level 0 is `base_units`; if all
+    /// levels are whole units and none has too few for its terminal primes.
     fn sawtooth(&self, u: usize, g: usize, base_units: usize) -> Option<Pattern> {
         let unit = f64::from(self.log_scale) / u as f64;
         let (terminal_bits, main_bits) = (unit * (g - 1) as f64, unit * g as f64);
         if terminal_bits < MIN_BITS {
             return None;
         }
-        let level = |level: usize| {
-            let units = base_units + u * level;
+        let units = sums(base_units, self.steps().map(|bits| whole(bits / unit)))?;
+        let (top_units, below) = units.split_last()?;
+        let level = |&units: &usize| {
             let k = (g - units % g) % g;
             Some((k, units.checked_sub((g - 1) * k)? / g))
         };
-        let mut counts = (0..usize::from(self.levels)).map(level).collect::<Option<Vec<_>>>()?;
-        let &(last_k, last_j) = counts.last()?;
+        let mut counts = below.iter().map(level).collect::<Option<Vec<_>>>()?;
         let k_max = counts.iter().map(|c| c.0).max()?;
         let j_max = counts.iter().map(|c| c.1).max()?;
-        let step = |&(k, j): &(usize, usize)| (g - 1) * (k - last_k) + g * (j - last_j);
+        let size = |&(k, j): &(usize, usize)| (g - 1) * k + g * j;
         let top = (k_max..=k_max + 2).flat_map(|k| (j_max..=j_max + 2).map(move |j| (k, j)));
-        counts.push(top.filter(|c| step(c) >= u).min_by_key(step)?);
+        counts.push(top.filter(|c| size(c) >= *top_units).min_by_key(size)?);
         Some(Pattern { terminal_bits, main_bits, counts })
     }
 
@@ -165,8 +176,18 @@ impl Goal {
         let levels = pattern.counts.iter().map(window).collect();
         let bits: Vec<f64> = q.iter().map(|&q| log2(q)).collect();
         let (digits, _) = digits(&bits, self.dnum.into())?;
-        let (log_n, log_scale, insecure) = (self.log_n, self.log_scale, self.insecure);
-        Some(ParamsSpec { name: name.to_owned(), log_n, log_scale, q, p, levels, digits, insecure })
+        let Goal { log_n, log_scale, bootstrap, insecure, .. } = *self;
+        Some(ParamsSpec {
+            name: name.to_owned(),
+            log_n,
+            log_scale,
+            q,
+            p,
+            levels,
+            digits,
+            bootstrap,
+            insecure,
+        })
     }
 }
 
@@ -178,6 +199,22 @@ impl Pattern {
         let miss = self.counts.first().map_or(0.0, |c| (bits(c) - log_base).abs());
         limbs as f64 + self.counts.last().map_or(0.0, bits) / 4.0 + miss / 4.0
     }
+}
+
+/// `x` if it is a whole number, but for the rounding of a division.
+fn whole(x: f64) -> Option<usize> {
+    Some(x.round()).filter(|whole| (whole - x).abs() < 1e-9).map(|whole| whole as usize)
+}
+
+/// `first` and the sums of it and the steps up to each. `None` if there is a step of none.
+fn sums(first: usize, steps: impl Iterator<Item = Option<usize>>) -> Option<Vec<usize>> {
+    let sums = steps.scan(first, |sum, step| {
+        Some(step.map(|step| {
+            *sum += step;
+            *sum
+        }))
+    });
+    std::iter::once(Some(first)).chain(sums).collect()
 }
 
 /// The `count` primes nearest to 2^`bits` on the logarithmic scale, from those a modulus may be and not in

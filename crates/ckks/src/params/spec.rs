@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ParamsDigest;
+use super::{BootstrapSpec, ParamsDigest};
 
 /// The primes of one level: the contiguous part `start..end` of the pool Q.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct ParamsSpec {
     pub levels: Vec<Window>,
     /// Number of primes in each key-switching digit, in window order; they add up to the primes of Q.
     pub digits: Vec<u8>,
+    /// The levels that bootstrapping uses, in a set that has levels for it.
+    pub bootstrap: Option<BootstrapSpec>,
     /// The set gives up 128-bit security (tests only).
     pub insecure: bool,
 }
@@ -45,7 +47,8 @@ impl ParamsSpec {
     /// u8 log_n, u8 log_scale, u8 insecure (0 or 1),
     /// u8 name length, name in UTF-8,
     /// u8 primes of Q, u32 each; u8 primes of P, u32 each;
-    /// u8 levels, (u8 start, u8 end) each; u8 digits, u8 each
+    /// u8 levels, (u8 start, u8 end) each; u8 digits, u8 each;
+    /// u8 numbers about bootstrapping, 0 or 4: u8 slots_to_coeffs, u8 eval_mod, u8 coeffs_to_slots, u8 log_ratio
     /// ```
     ///
     /// Lengths above 255 are cut; no valid description has them.
@@ -64,6 +67,10 @@ impl ParamsSpec {
         out.extend(self.levels.iter().take(255).flat_map(|w| [w.start, w.end]));
         out.push(length(self.digits.len()));
         out.extend(self.digits.iter().take(255));
+        match self.bootstrap {
+            Some(b) => out.extend([4, b.slots_to_coeffs, b.eval_mod, b.coeffs_to_slots, b.log_ratio]),
+            None => out.push(0),
+        }
         out
     }
 
@@ -98,7 +105,16 @@ impl ParamsSpec {
         let levels = windows.chunks_exact(2).map(|w| Window { start: w[0], end: w[1] }).collect();
         let digit_count = usize::from(byte(bytes)?);
         let digits = take(bytes, digit_count)?.to_vec();
-        bytes.is_empty().then_some(ParamsSpec { name, log_n, log_scale, q, p, levels, digits, insecure })
+        let numbers = usize::from(byte(bytes)?);
+        let bootstrap = match *take(bytes, numbers)? {
+            [] => None,
+            [slots_to_coeffs, eval_mod, coeffs_to_slots, log_ratio] => {
+                Some(BootstrapSpec { slots_to_coeffs, eval_mod, coeffs_to_slots, log_ratio })
+            }
+            _ => return None,
+        };
+        let spec = ParamsSpec { name, log_n, log_scale, q, p, levels, digits, bootstrap, insecure };
+        bytes.is_empty().then_some(spec)
     }
 
     /// Digest of the canonical bytes; every object made under a parameter set carries it.

@@ -2,9 +2,9 @@
 //!
 //! Public key: seed (32), u32 limbs, u32 N, zeros to 64; then b, `[limb of Q][N]`.
 //!
-//! Evaluation key: seed (32), u8 kind (0 relinearization, 1 rotation, 2 conjugation), u8 level, u16 digits,
-//! u32 Galois element (1 for relinearization), u32 limbs of K, u32 N, zeros to 64; then b, `[digit][limb of
-//! K][N]`.
+//! Evaluation key: seed (32), u8 kind (0 relinearization, 1 rotation, 2 conjugation, 3 to_sparse, 4
+//! from_sparse), u8 level, u16 digits, u32 Galois element (1 for a key without one), u32 limbs of K, u32 N,
+//! zeros to 64; then b, `[digit][limb of K][N]`.
 
 use super::{
     Encoded, Fields, HEAD, HEADER, Kind, WireError, check_residues, header, open_under, split_head, to_words,
@@ -50,6 +50,8 @@ pub fn encode_evaluation_key<'a>(params: &Params, key: EvaluationKeyView<'a>) ->
         KeyKind::Relinearization => 0,
         KeyKind::Rotation(_) => 1,
         KeyKind::Conjugation => 2,
+        KeyKind::ToSparse => 3,
+        KeyKind::FromSparse => 4,
     };
     let mut head = Vec::with_capacity(HEADER + HEAD);
     head.extend(key.seed());
@@ -83,6 +85,8 @@ pub fn decode_evaluation_key<'a>(
         0 => KeyKind::Relinearization,
         1 => KeyKind::Rotation(galois),
         2 => KeyKind::Conjugation,
+        3 => KeyKind::ToSparse,
+        4 => KeyKind::FromSparse,
         _ => return Err(WireError::Malformed { kind, reason: "there is no such kind of key" }),
     };
     let request = KeyRequest { kind: key_kind, level };

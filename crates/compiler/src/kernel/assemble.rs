@@ -48,9 +48,9 @@ fn key_manifest(module: &Module) -> Vec<KeyRequest> {
     let request = |(kind, (basis, digits)): (KeyKind, (Basis, BTreeSet<usize>))| {
         let serves = |level: &Level| {
             let request = KeyRequest { kind, level: *level };
-            let q_basis = request.q_basis(params);
-            basis.is_subset(request.basis(params))
-                && digits.iter().all(|&digit| !params.digits()[digit].intersection(q_basis).is_empty())
+            request.check(params).is_ok()
+                && basis.is_subset(request.basis(params))
+                && digits.iter().all(|&digit| request.digit_position(params, digit).is_some())
         };
         let level = params.levels().find(serves).expect("the key of the top level has all primes");
         KeyRequest { kind, level }
@@ -162,9 +162,10 @@ impl<'a> Assembly<'a> {
                 Op::Key { key: KeyName(kind), half, digit, prime } => {
                     let key =
                         self.keys.iter().position(|k| k.kind == *kind).expect("the manifest has every key");
+                    let position = self.keys[key].digit_position(self.params, *digit as usize);
                     let operand = Operand::Key {
                         key: key as u32,
-                        digit: self.digit_of_key(self.keys[key], *digit as usize),
+                        digit: position.expect("the manifest has every digit") as u8,
                         half: half.0,
                         prime: *prime,
                     };
@@ -177,12 +178,6 @@ impl<'a> Assembly<'a> {
             let limb = self.plaintexts[index as usize].basis.position(prime).expect("added above");
             self.references.insert(value, Operand::Plain { plaintext: index, limb: limb as u16 });
         }
-    }
-
-    /// Position of a digit of the parameter set among the digits of a key: those that its primes meet.
-    fn digit_of_key(&self, key: KeyRequest, digit: usize) -> u8 {
-        let present = |d: &Basis| !d.intersection(key.q_basis(self.params)).is_empty();
-        self.params.digits()[..digit].iter().filter(|d| present(d)).count() as u8
     }
 
     fn operand(&self, value: ValueId) -> Operand {

@@ -72,7 +72,7 @@ impl Attribute for Scalar {
     }
 }
 
-/// Which evaluation key: `relinearization`, `rotation:25`, `conjugation`.
+/// Which evaluation key: `relinearization`, `rotation:25`, `conjugation`, `to_sparse`, `from_sparse`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyName(pub KeyKind);
 
@@ -82,17 +82,24 @@ impl Attribute for KeyName {
             KeyKind::Relinearization => out.push_str("relinearization"),
             KeyKind::Rotation(galois) => out.push_str(&format!("rotation:{galois}")),
             KeyKind::Conjugation => out.push_str("conjugation"),
+            KeyKind::ToSparse => out.push_str("to_sparse"),
+            KeyKind::FromSparse => out.push_str("from_sparse"),
         }
     }
     fn read(text: &str) -> Result<Self, String> {
         let kind = match text.split_once(':') {
             None if text == "relinearization" => Some(KeyKind::Relinearization),
             None if text == "conjugation" => Some(KeyKind::Conjugation),
+            None if text == "to_sparse" => Some(KeyKind::ToSparse),
+            None if text == "from_sparse" => Some(KeyKind::FromSparse),
             Some(("rotation", galois)) => galois.parse().ok().map(KeyKind::Rotation),
             _ => None,
         };
         kind.map(KeyName).ok_or_else(|| {
-            format!("`{text}` is not a key: relinearization, rotation:<galois element>, conjugation")
+            format!(
+                "`{text}` is not a key: relinearization, rotation:<galois element>, conjugation, to_sparse, \
+                 from_sparse"
+            )
         })
     }
 }

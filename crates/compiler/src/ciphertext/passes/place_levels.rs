@@ -51,7 +51,7 @@ const SMALL_INTEGER: f64 = 1024.0;
 
 /// Runs the pass: replaces the unplaced functions of `module` by placed ones.
 pub fn place_levels(module: &mut Module) -> Result<(), PlaceError> {
-    let top = module.context.params.max_level();
+    let top = module.context.params.program_level();
     let unused = place_from(module, top)?.1;
     let (placed, _) = place_from(module, Level(top.0 - unused.0))?;
     *module = placed;
@@ -436,7 +436,7 @@ impl Body<'_, '_> {
     fn too_deep(&self) -> PlaceError {
         let params = self.params();
         let stage = self.placer.source.stages[self.builder.stage.0 as usize].clone();
-        PlaceError::TooDeep { params: params.name().into(), available: params.max_level().0, stage }
+        PlaceError::TooDeep { params: params.name().into(), available: params.program_level().0, stage }
     }
 }
 
