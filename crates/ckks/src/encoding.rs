@@ -9,6 +9,7 @@
 //! in the ring of degree 2p, and its evaluation at N points is only its evaluation at 2p points, every word
 //! repeated N/2p times: that is the *compact* form, which is never expanded in memory.
 
+pub mod dft;
 mod fft;
 
 use num_complex::Complex64;

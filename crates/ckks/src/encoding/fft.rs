@@ -74,7 +74,7 @@ fn bit_reverse(values: &mut [Complex64]) {
 
 /// exp(2 pi i turn / 2^log_order) for `turn` below 2^`log_order`, `log_order` at least 3, from additions and
 /// multiplications alone: the system's sine differs between machines, and encodings must not.
-fn unit(turn: u32, log_order: u32) -> Complex64 {
+pub(super) fn unit(turn: u32, log_order: u32) -> Complex64 {
     let eighth = 1u32 << (log_order - 3);
     let (octant, rest) = (turn / eighth, turn % eighth);
     // Odd octants are mirror images, so that the angle lies in [0, pi/4].
