@@ -21,7 +21,7 @@ use crate::modulus::Modulus;
 use crate::ntt::NttTable;
 use check::{check_levels, check_primes, check_scales};
 
-pub use bootstrap::{Bootstrap, BootstrapSpec};
+pub use bootstrap::{Bootstrap, BootstrapSpec, SPARSE_WEIGHT};
 pub use error::ParamsError;
 pub use search::MAX_DIGIT;
 pub use security::max_log_pq;

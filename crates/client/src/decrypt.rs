@@ -67,7 +67,11 @@ pub fn decrypt_for_sharing(
 }
 
 /// c_0 + c_1 s + c_2 s^2, in the coefficient domain.
-fn phase(params: &Params, secret: &SecretKey, ciphertext: &Ciphertext) -> Result<Poly, ClientError> {
+pub(crate) fn phase(
+    params: &Params,
+    secret: &SecretKey,
+    ciphertext: &Ciphertext,
+) -> Result<Poly, ClientError> {
     secret.check(params)?;
     if ciphertext.digest() != params.digest() {
         let (expected, found) = (params.digest(), ciphertext.digest());

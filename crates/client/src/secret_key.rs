@@ -4,17 +4,13 @@ use std::fmt;
 
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::isa::Isa;
-use cerium_ckks::params::{Params, ParamsDigest};
+use cerium_ckks::params::{Params, ParamsDigest, SPARSE_WEIGHT};
 use cerium_ckks::wire::{self, HEADER, Kind, WireError};
 use zeroize::Zeroizing;
 
 use crate::ClientError;
 use crate::random::SecretRng;
 use crate::sampling::{Small, ternary};
-
-/// Hamming weight of the sparse secret of bootstrapping. A ciphertext raised from level 0 under a secret of
-/// weight h gains multiples of the modulus up to about h/2; 32 is the least that is safe under 120 bits.
-pub(crate) const SPARSE_WEIGHT: usize = 32;
 
 /// What the key derivation is for; part of the format, since keys made at different times must agree.
 const SPARSE_CONTEXT: &str = "Cerium 2026-11 sparse secret of bootstrapping";
@@ -65,16 +61,14 @@ impl SecretKey {
         Zeroizing::new(small_limb(params, prime, &self.coefficients))
     }
 
-    /// The sparse secret of bootstrapping: ternary, of weight [`SPARSE_WEIGHT`] (the whole ring, if that is
-    /// smaller). It is derived from the key, so that it need not be kept and the keys that switch to it and
+    /// The sparse secret of bootstrapping: ternary, of weight [`SPARSE_WEIGHT`]. It is derived from the key, so that it need not be kept and the keys that switch to it and
     /// back agree whenever they are made. To whoever does not know s it is as good as independent of s
     /// (BLAKE3's key derivation, and ChaCha20 behind it), and it tells nothing about s.
     pub(crate) fn sparse(&self) -> Small {
         let mut hasher = Zeroizing::new(blake3::Hasher::new_derive_key(SPARSE_CONTEXT));
         hasher.update(&self.digest.0).update(bytemuck::cast_slice(&self.coefficients));
         let seed = Zeroizing::new(*Zeroizing::new(hasher.finalize()).as_bytes());
-        let n = self.coefficients.len();
-        ternary(&mut SecretRng::from_seed(&seed), n, SPARSE_WEIGHT.min(n))
+        ternary(&mut SecretRng::from_seed(&seed), self.coefficients.len(), SPARSE_WEIGHT)
     }
 
     /// The key as bytes: a frame of the wire format whose payload is N coefficients of a byte each, 0, 1 or

@@ -13,6 +13,8 @@ use num_complex::Complex64;
 use super::*;
 use crate::random::SecretRng;
 
+mod sparse;
+
 struct Client {
     params: Params,
     encoder: Encoder,
@@ -66,15 +68,15 @@ impl Client {
         Ciphertext::new(&self.params, level, scale, polys.len(), words).unwrap()
     }
 
-    /// Switches one polynomial: (k_0, k_1) with k_0 + k_1 s = c s' plus noise.
-    fn switch(&self, c: &Poly, level: Level, key: &EvaluationKeyView<'_>) -> [Poly; 2] {
+    /// Switches one polynomial: (k_0, k_1) on `basis` with k_0 + k_1 s = c s' plus noise.
+    fn switch(&self, c: &Poly, basis: Basis, key: &EvaluationKeyView<'_>) -> [Poly; 2] {
         let params = &self.params;
-        let basis = params.basis(level);
-        let extended = basis.union(params.p_basis());
+        let auxiliary = key.request().p_basis(params);
+        let extended = basis.union(auxiliary);
         let coefficients = c.clone().intt(params);
         let mut sums = [0, 1].map(|_| Poly::zero(params, extended, Domain::Evaluation));
         for (d, digit) in key.request().digits(params).into_iter().enumerate() {
-            let part = digit.intersection(basis);
+            let part = digit.intersection(c.basis());
             if part.is_empty() {
                 continue;
             }
@@ -93,15 +95,15 @@ impl Client {
         }
         sums.map(|sum| {
             let sum = sum.intt(params);
-            let residue = sum.restrict(params.p_basis()).base_convert(params, basis);
-            Poly::divide(params, &sum, &residue, params.p_basis(), Basis::EMPTY).ntt(params)
+            let residue = sum.restrict(auxiliary).base_convert(params, basis);
+            Poly::divide(params, &sum, &residue, auxiliary, Basis::EMPTY).ntt(params)
         })
     }
 
     /// Relinearizes, rotates or conjugates.
     fn apply(&self, ct: &Ciphertext, key: &EvaluationKeyView<'_>) -> Ciphertext {
         let (params, polys) = (&self.params, self.polys(ct));
-        let [k0, k1] = self.switch(&polys[polys.len() - 1], ct.level(), key);
+        let [k0, k1] = self.switch(&polys[polys.len() - 1], params.basis(ct.level()), key);
         let switched = match key.request().kind {
             KeyKind::Relinearization => [polys[0].add(params, &k0), polys[1].add(params, &k1)],
             kind => {

@@ -45,6 +45,16 @@ pub struct Bootstrap {
     pub gain: f64,
 }
 
+/// Hamming weight of the sparse secret t of bootstrapping (ternary), under which a ciphertext (c_0, c_1) is
+/// raised from level 0 to the top.
+///
+/// With coefficients centered, c_0 + c_1 t = m + Q_0 I over the integers, where m is the message: raised, a
+/// ciphertext decrypts to that. A coefficient of (c_0 + c_1 t) / Q_0 is the sum of 33 independent numbers
+/// uniform in (-1/2, 1/2), so those of I have variance 33/12, are at most 16, and by the volume of the corner
+/// of the cube they exceed 14 with probability 2 * 2^33 / 33! < 2^-88: for all 2^16 coefficients of a
+/// ciphertext, below 2^-72.
+pub const SPARSE_WEIGHT: usize = 32;
+
 /// Most bits of the modulus under which the sparse secret, of Hamming weight 32, may be used at N = 2^16 for
 /// 128 bits of security. Source: Bossuat, Troncoso-Pastoriza and Hubaux, Bootstrapping for Approximate
 /// Homomorphic Encryption with Negligible Failure-Probability by Using Sparse-Secret Encapsulation, 2022,
