@@ -27,7 +27,7 @@ use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
 use cerium_ckks::params::Params;
 use num_complex::Complex64;
 
-use crate::ciphertext::{Builder, Context, Data, Module, Op, Type};
+use crate::ciphertext::{Builder, Context, Data, Module, Op, Steps, Type};
 use crate::ir::{IrError, Number, Symbol, ValueId};
 
 /// A program as written: an unplaced module of the ciphertext level with its ports.
@@ -371,9 +371,17 @@ impl Ct {
     /// `sum_k weights[k] * rotate(self, offsets[k])`: a matrix given by its generalized diagonals. The compiler
     /// splits it into baby and giant steps.
     pub fn linear_transform(&self, diagonals: &[(i64, Weight)]) -> Ct {
+        self.linear_transform_in(Steps::Auto, diagonals)
+    }
+
+    /// As [`linear_transform`](Self::linear_transform), split as `steps` says.
+    ///
+    /// # Panics
+    /// If the stride is not positive.
+    pub fn linear_transform_in(&self, steps: Steps, diagonals: &[(i64, Weight)]) -> Ct {
         let offsets = diagonals.iter().map(|(offset, _)| *offset).collect();
         let diagonals = diagonals.iter().map(|(_, weight)| self.scope.plain(weight)).collect();
-        self.scope.push(Op::LinearTransform { x: self.value, diagonals, offsets })
+        self.scope.push(Op::LinearTransform { x: self.value, diagonals, offsets, steps })
     }
 
     /// The Chebyshev series `sum_k coefficients[k] * T_k(self)`; slots must be in [-1, 1].

@@ -68,7 +68,7 @@ impl CostModel {
     }
 
     /// From `source` limbs in evaluation domain, whose coefficients go on to `target` others in evaluation domain.
-    fn convert(&self, source: f64, target: f64) -> f64 {
+    pub(crate) fn convert(&self, source: f64, target: f64) -> f64 {
         // One more row for the quotient.
         self.intt(source) + self.words((source + 1.0) * target, CONVERT) + self.ntt(target)
     }
@@ -98,8 +98,19 @@ impl CostModel {
         self.mod_up(level) + self.key_product(level) + 2.0 * self.mod_down(level)
     }
 
-    fn permute(&self, limbs: f64) -> f64 {
+    /// Automorphisms of so many limbs.
+    pub fn permute(&self, limbs: f64) -> f64 {
         self.words(limbs, PERMUTE)
+    }
+
+    /// A baby step of a `linear_transform`: a hoisted rotation that stays on Q and P.
+    pub fn baby_step(&self, level: Level) -> f64 {
+        self.key_product(level) + self.permute(2.0 * (self.limbs(level) + self.p_limbs()))
+    }
+
+    /// A giant step of a `linear_transform`: the half that meets the key is divided by P and raised again.
+    pub fn giant_step(&self, level: Level) -> f64 {
+        self.mod_down(level) + self.mod_up(level) + self.baby_step(level)
     }
 
     /// A rotation or conjugation.
@@ -152,12 +163,12 @@ impl CostModel {
     /// baby steps that stay on Q and P, one division by P for each giant step and two at the end.
     pub fn linear_transform(&self, level: Level, diagonals: usize) -> f64 {
         let raised = self.limbs(level) + self.p_limbs();
-        let product = self.key_product(level) + self.permute(2.0 * raised);
         let terms = diagonals as f64 * self.pointwise(2.0 * raised);
         let steps = |babies: usize| {
             let giants = diagonals.div_ceil(babies) as f64;
-            let hoisted = if babies > 1 { self.mod_up(level) + (babies - 1) as f64 * product } else { 0.0 };
-            hoisted + (giants - 1.0) * (self.mod_down(level) + self.mod_up(level) + product)
+            let rotated = (babies - 1) as f64 * self.baby_step(level);
+            let hoisted = if babies > 1 { self.mod_up(level) + rotated } else { 0.0 };
+            hoisted + (giants - 1.0) * self.giant_step(level)
         };
         let best = (0..=diagonals.max(1).ilog2()).map(|log| steps(1 << log)).fold(f64::INFINITY, f64::min);
         best + terms + 2.0 * self.mod_down(level) + self.rescale(level, 2)

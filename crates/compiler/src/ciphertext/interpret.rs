@@ -157,7 +157,7 @@ impl<'a> Interpreter<'a> {
                 slots.rotate_left(by);
                 Value::Plain(Arc::new(slots))
             }
-            Op::LinearTransform { x, diagonals, offsets } => {
+            Op::LinearTransform { x, diagonals, offsets, .. } => {
                 let x = ct(x);
                 let mut sum = vec![Complex64::ZERO; self.slots];
                 for (diagonal, offset) in diagonals.iter().zip(offsets) {

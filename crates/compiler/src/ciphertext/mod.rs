@@ -13,7 +13,7 @@ mod types;
 
 pub use interpret::{Interpreter, Observer, Slots};
 pub use lower::lower_to_polynomial;
-pub use ops::{BootstrapKind, Op};
+pub use ops::{BootstrapKind, Op, Steps};
 pub use types::{Context, Data, Placement, Type};
 
 use crate::ir;

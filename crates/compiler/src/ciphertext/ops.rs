@@ -32,7 +32,8 @@ crate::op_table! {
         /// The slots of a plaintext rotated to the left: `out[i] = p[i + by]`.
         RotatePlain "rotate_plain" (p) { by: i64 },
         /// A product with a plaintext matrix given by generalized diagonals: `sum_k diagonals[k] * rotate(x, offsets[k])`.
-        LinearTransform "linear_transform" (x; ..diagonals) { offsets: Vec<i64> },
+        /// `steps` says how it is split into rotations.
+        LinearTransform "linear_transform" (x; ..diagonals) { offsets: Vec<i64>, steps: Steps },
         /// The Chebyshev series `sum_k coefficients[k] * T_k(x)`, for slots of x in [-1, 1].
         PolyEval "poly_eval" (x) { coefficients: Vec<Number> },
         /// Calls a function; arguments are ciphertexts and plaintexts.
@@ -81,5 +82,39 @@ impl Attribute for BootstrapKind {
             "complex" => Ok(BootstrapKind::Complex),
             _ => Err(format!("`{text}` is not a kind of bootstrap: real, complex")),
         }
+    }
+}
+
+/// How a `linear_transform` is split into rotations of its input (baby steps, by offsets modulo a stride) and of sums of
+/// products (giant steps, by multiples of the stride). Prints as `auto`, `stride:8`, `chain:8`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Steps {
+    /// By the stride that takes the least time.
+    #[default]
+    Auto,
+    /// By this stride: one key for each baby step and each giant step. Baby steps share their `mod_up`.
+    Stride(i64),
+    /// By this stride, every step by a rotation of the step before it: one key for all baby steps, one for all giant steps,
+    /// and one more if the lowest offset is not 0. More key switches for fewer keys (min-KS; Kim et al., ARK, MICRO 2022).
+    Chain(i64),
+}
+
+impl Attribute for Steps {
+    fn write(&self, out: &mut String) {
+        match self {
+            Steps::Auto => out.push_str("auto"),
+            Steps::Stride(stride) => out.push_str(&format!("stride:{stride}")),
+            Steps::Chain(stride) => out.push_str(&format!("chain:{stride}")),
+        }
+    }
+    fn read(text: &str) -> Result<Self, String> {
+        let stride = |text: &str| text.parse().ok().filter(|&stride: &i64| stride > 0);
+        let steps = match text.split_once(':') {
+            None if text == "auto" => Some(Steps::Auto),
+            Some(("stride", n)) => stride(n).map(Steps::Stride),
+            Some(("chain", n)) => stride(n).map(Steps::Chain),
+            _ => None,
+        };
+        steps.ok_or_else(|| format!("`{text}` is not a split: auto, stride:<n>, chain:<n>"))
     }
 }

@@ -8,7 +8,7 @@ use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::params::Params;
 use num_complex::Complex64;
 
-use super::{BootstrapKind, Module, Op};
+use super::{BootstrapKind, Module, Op, Steps};
 use crate::ir::{Attribute, Number};
 
 /// What programs of this level refer to: the parameter set and the weights.
@@ -213,8 +213,11 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             Type::Plain { .. } => one(*operands[0]),
             other => Err(format!("rotate_plain takes a plaintext, not {other}")),
         },
-        Op::LinearTransform { offsets, diagonals, .. } => {
+        Op::LinearTransform { offsets, diagonals, steps, .. } => {
             unplaced(op, operands[0])?;
+            if matches!(steps, Steps::Stride(stride) | Steps::Chain(stride) if *stride < 1) {
+                return Err("a stride is at least 1".into());
+            }
             if offsets.len() != diagonals.len() || offsets.is_empty() {
                 return Err(format!("{} diagonals with {} offsets", diagonals.len(), offsets.len()));
             }

@@ -1,6 +1,7 @@
 //! Random programs over every operation of the DSL, for tests that hold one level against another.
 
 use cerium_ckks::params::Params;
+use cerium_compiler::ciphertext::Steps;
 use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram, Weight};
 use num_complex::Complex64;
 use rand::rngs::StdRng;
@@ -68,8 +69,10 @@ pub(crate) fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
             7 => (-&a, da, ca),
             8 => {
                 let diagonals: Vec<(i64, Weight)> =
-                    (0..5).map(|i| (i * rng.random_range(1..4), weights[i as usize].clone())).collect();
-                (a.linear_transform(&diagonals) * 0.2, da + 2, true)
+                    (0..5).map(|i| ((i - 1) * rng.random_range(1..4), weights[i as usize].clone())).collect();
+                let stride = rng.random_range(1..6);
+                let steps = [Steps::Auto, Steps::Stride(stride), Steps::Chain(stride)];
+                (a.linear_transform_in(steps[rng.random_range(0..3)], &diagonals) * 0.2, da + 2, true)
             }
             9 => {
                 // Chebyshev polynomials stay small on real slots only.

@@ -9,77 +9,128 @@
 //! %y = add(%s, rotate(%t) {by=8})                        # one giant step
 //! ```
 //!
-//! Every offset is split as `giant + baby`, the baby step being the offset modulo a stride, centered or not; the split
-//! with the least cost wins. Baby steps rotate one input, so that they share their `mod_up` (hoisting); a giant step pays
-//! for a whole key switch.
+//! Every offset is split as `giant + baby`, the baby step being the offset modulo a stride, centered or not. Unless the
+//! stride is pinned, the split that takes the least time wins: baby steps rotate one input, so that they share their `mod_up`
+//! (hoisting) and stay undivided (see [`sink_divisions`](crate::polynomial::passes::sink_divisions)); a giant step pays for a
+//! division and a `mod_up` as well, about 3.5 times as much.
+//!
+//! A *chain* rotates again and again by the same key instead: `x_{i+1} = rotate(x_i, 1)` for baby steps, and Horner's rule
+//! for giant steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use super::super::{Builder, Module, Op};
-use crate::ir::{ValueId, rewrite::rewrite};
+use cerium_ckks::basis::Level;
 
-/// Cost of a rotation that shares its `mod_up` with others, relative to a full key switch: what remains is the key
-/// product and the `mod_down`.
-const HOISTED: f64 = 0.6;
+use super::super::cost::CostModel;
+use super::super::{Builder, Module, Op, Steps};
+use crate::ir::{ValueId, rewrite::rewrite};
 
 /// Runs the pass.
 pub fn expand_linear_transform(module: &mut Module) -> Result<(), Infallible> {
-    let slots = module.context.params.slots() as i64;
+    let params = module.context.params.clone();
+    let (slots, time) =
+        (params.slots() as i64, StepTimes::new(&CostModel::new(&params), params.program_level()));
     rewrite(module, |builder, module, op| match op {
-        Op::LinearTransform { x, diagonals, offsets } => {
+        Op::LinearTransform { x, diagonals, offsets, steps } => {
             let offsets: Vec<i64> = offsets.iter().map(|&o| centered(o, slots)).collect();
-            Some(vec![expand(builder, module, *x, diagonals, &offsets, slots)])
+            let mut expansion = Expansion { builder, module, x: *x, slots };
+            let terms = offsets.iter().copied().zip(diagonals.iter().copied());
+            Some(vec![match *steps {
+                Steps::Chain(stride) => expansion.chain(terms.collect(), stride),
+                Steps::Auto => expansion.split(terms.collect(), best_split(&offsets, slots, &time)),
+                Steps::Stride(stride) => {
+                    let splits = [true, false].map(|center| Split { stride, center });
+                    expansion.split(terms.collect(), cheapest(splits.into_iter(), &offsets, &time))
+                }
+            }])
         }
         _ => None,
     });
     Ok(())
 }
 
-fn expand(
-    builder: &mut Builder,
-    module: &Module,
+struct Expansion<'a> {
+    builder: &'a mut Builder,
+    module: &'a Module,
     x: ValueId,
-    diagonals: &[ValueId],
-    offsets: &[i64],
     slots: i64,
-) -> ValueId {
-    let split = best_split(offsets, slots);
-    let mut giants: BTreeMap<i64, Vec<(i64, ValueId)>> = BTreeMap::new();
-    for (&offset, &diagonal) in offsets.iter().zip(diagonals) {
-        let baby = split.baby(offset);
-        giants.entry(offset - baby).or_default().push((baby, diagonal));
+}
+
+impl Expansion<'_> {
+    /// Baby steps and giant steps with a key each.
+    fn split(&mut self, terms: Vec<(i64, ValueId)>, split: Split) -> ValueId {
+        let mut giants: BTreeMap<i64, Vec<(i64, ValueId)>> = BTreeMap::new();
+        for &(offset, diagonal) in &terms {
+            let baby = split.baby(offset);
+            giants.entry(offset - baby).or_default().push((baby, diagonal));
+        }
+        // All baby rotations come first and in order, next to each other.
+        let babies: BTreeSet<i64> = terms.iter().map(|&(offset, _)| split.baby(offset)).collect();
+        let rotated: BTreeMap<i64, ValueId> =
+            babies.into_iter().map(|by| (by, self.rotate(self.x, by))).collect();
+        let mut sum = None;
+        for (giant, terms) in giants {
+            let inner = self.inner(&rotated, giant, &terms);
+            let outer = self.rotate(inner, giant);
+            sum = Some(self.add(sum, outer));
+        }
+        sum.expect("a verified linear_transform has at least one diagonal")
     }
-    // All baby rotations come first and in order, next to each other.
-    let babies: BTreeSet<i64> = offsets.iter().map(|&o| split.baby(o)).collect();
-    let rotated: BTreeMap<i64, ValueId> =
-        babies.into_iter().map(|by| (by, rotate(builder, module, x, by))).collect();
-    let mut sum = None;
-    for (giant, terms) in giants {
+
+    /// Steps one after the other: one key for baby steps, one for giant steps, one for the lowest offset.
+    fn chain(&mut self, terms: Vec<(i64, ValueId)>, stride: i64) -> ValueId {
+        let plan = Chain::new(&terms.iter().map(|t| t.0).collect::<Vec<_>>(), stride);
+        let mut rotated: BTreeMap<i64, ValueId> = BTreeMap::from([(0, self.x)]);
+        for step in 1..=plan.babies {
+            let before = rotated[&(plan.unit * (step - 1))];
+            let next = self.rotate(before, plan.unit);
+            rotated.insert(plan.unit * step, next);
+        }
+        let mut sum = None;
+        for giant in (0..=plan.giants).rev().map(|step| stride * step) {
+            sum = sum.map(|sum| self.rotate(sum, stride));
+            let here = |&(offset, diagonal): &(i64, ValueId)| {
+                let baby = offset - plan.lowest - giant;
+                (0..stride).contains(&baby).then_some((baby, diagonal))
+            };
+            let here: Vec<(i64, ValueId)> = terms.iter().filter_map(here).collect();
+            if !here.is_empty() {
+                let inner = self.inner(&rotated, giant + plan.lowest, &here);
+                sum = Some(self.add(sum, inner));
+            }
+        }
+        let sum = sum.expect("a verified linear_transform has at least one diagonal");
+        self.rotate(sum, plan.lowest)
+    }
+
+    /// The products of baby steps with diagonals that are rotated back by the giant step to come.
+    fn inner(&mut self, rotated: &BTreeMap<i64, ValueId>, giant: i64, terms: &[(i64, ValueId)]) -> ValueId {
         let mut inner = None;
         for (baby, diagonal) in terms {
             let p = match giant {
-                0 => diagonal,
-                _ => builder.push(module, Op::RotatePlain { p: diagonal, by: -giant }),
+                0 => *diagonal,
+                _ => self.push(Op::RotatePlain { p: *diagonal, by: -giant }),
             };
-            let term = builder.push(module, Op::MulPlain { a: rotated[&baby], p });
-            inner = Some(add(builder, module, inner, term));
+            let term = self.push(Op::MulPlain { a: rotated[baby], p });
+            inner = Some(self.add(inner, term));
         }
-        let inner = inner.expect("a giant step has at least one diagonal");
-        let outer = rotate(builder, module, inner, giant);
-        sum = Some(add(builder, module, sum, outer));
+        inner.expect("a giant step has at least one diagonal")
     }
-    sum.expect("a verified linear_transform has at least one diagonal")
-}
 
-fn rotate(builder: &mut Builder, module: &Module, a: ValueId, by: i64) -> ValueId {
-    if by == 0 { a } else { builder.push(module, Op::Rotate { a, by }) }
-}
+    fn rotate(&mut self, a: ValueId, by: i64) -> ValueId {
+        if by % self.slots == 0 { a } else { self.push(Op::Rotate { a, by }) }
+    }
 
-fn add(builder: &mut Builder, module: &Module, sum: Option<ValueId>, term: ValueId) -> ValueId {
-    match sum {
-        None => term,
-        Some(a) => builder.push(module, Op::Add { a, b: term }),
+    fn add(&mut self, sum: Option<ValueId>, term: ValueId) -> ValueId {
+        match sum {
+            None => term,
+            Some(a) => self.push(Op::Add { a, b: term }),
+        }
+    }
+
+    fn push(&mut self, op: Op) -> ValueId {
+        self.builder.push(self.module, op)
     }
 }
 
@@ -95,20 +146,64 @@ impl Split {
         if self.center { centered(offset, self.stride) } else { offset.rem_euclid(self.stride) }
     }
 
-    fn cost(self, offsets: &[i64]) -> f64 {
+    fn time(self, offsets: &[i64], time: &StepTimes) -> f64 {
         let babies: BTreeSet<i64> = offsets.iter().map(|&o| self.baby(o)).filter(|&b| b != 0).collect();
         let giants: BTreeSet<i64> = offsets.iter().map(|&o| o - self.baby(o)).filter(|&g| g != 0).collect();
-        let hoisted = if babies.is_empty() { 0.0 } else { 1.0 - HOISTED + HOISTED * babies.len() as f64 };
-        hoisted + giants.len() as f64
+        let mod_up = if babies.is_empty() { 0.0 } else { time.mod_up };
+        mod_up + time.baby * babies.len() as f64 + time.giant * giants.len() as f64
     }
 }
 
-fn best_split(offsets: &[i64], slots: i64) -> Split {
+/// Seconds of the parts of a linear transform.
+struct StepTimes {
+    mod_up: f64,
+    baby: f64,
+    giant: f64,
+}
+
+impl StepTimes {
+    fn new(cost: &CostModel, level: Level) -> Self {
+        StepTimes { mod_up: cost.mod_up(level), baby: cost.baby_step(level), giant: cost.giant_step(level) }
+    }
+}
+
+/// Strides are powers of two, so that transforms of one program share keys.
+fn best_split(offsets: &[i64], slots: i64, time: &StepTimes) -> Split {
     let strides = (0..=slots.trailing_zeros()).map(|log| 1i64 << log);
-    let splits = strides.flat_map(|stride| [true, false].map(|center| Split { stride, center }));
-    splits
-        .min_by(|a, b| a.cost(offsets).total_cmp(&b.cost(offsets)))
-        .expect("there is at least the stride of one")
+    cheapest(strides.flat_map(|stride| [true, false].map(|center| Split { stride, center })), offsets, time)
+}
+
+fn cheapest(splits: impl Iterator<Item = Split>, offsets: &[i64], time: &StepTimes) -> Split {
+    let best = splits.min_by(|a, b| a.time(offsets, time).total_cmp(&b.time(offsets, time)));
+    best.expect("there is at least one stride")
+}
+
+/// The steps of a chain.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    /// The lowest offset, by which the result is rotated at the end.
+    lowest: i64,
+    /// By how much a baby step rotates.
+    unit: i64,
+    /// Number of baby steps.
+    babies: i64,
+    /// Number of giant steps.
+    giants: i64,
+}
+
+impl Chain {
+    fn new(offsets: &[i64], stride: i64) -> Chain {
+        let lowest = offsets.iter().copied().min().unwrap_or(0);
+        let babies = offsets.iter().map(|o| (o - lowest) % stride);
+        let unit = babies.clone().fold(0, gcd).max(1);
+        let farthest = babies.max().unwrap_or(0);
+        let giants = offsets.iter().map(|o| (o - lowest) / stride).max().unwrap_or(0);
+        Chain { lowest, unit, babies: farthest / unit, giants }
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// The representative of `value` modulo `modulus` in `[-modulus/2, modulus/2)`.

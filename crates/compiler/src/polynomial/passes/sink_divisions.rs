@@ -26,23 +26,18 @@ use std::convert::Infallible;
 use cerium_artifact::StageId;
 use cerium_ckks::basis::Basis;
 
-use super::super::{Builder, Domain, Function, Module, Op, Type};
+use super::super::{Builder, Function, Module, Op, Type};
 use super::merge_divisions::MAX_DIVISOR;
+use crate::ciphertext::cost::CostModel;
 use crate::ir::min_cut::{Network, Vertex};
 use crate::ir::{Operation, ValueId};
-
-/// Cost of the transform of a limb; that of one product in registers is 1.
-const TRANSFORM: u64 = 40;
-/// Cost of one source prime in the base conversion of a limb.
-const CONVERT: u64 = 2;
-/// Cost of an operation that reads or writes a limb.
-const LIMB: u64 = 4;
 
 /// Runs the pass.
 pub fn sink_divisions(module: &mut Module) -> Result<(), Infallible> {
     let p = module.context.params.p_basis();
+    let cost = Cost { model: CostModel::new(&module.context.params), p: p.len() as f64 };
     for function in std::mem::take(&mut module.functions) {
-        let undivided = choose(&function, p);
+        let undivided = choose(&function, &cost, p);
         let function = rebuild(module, function, &undivided, p);
         module.functions.push(function);
     }
@@ -81,51 +76,74 @@ fn linear_operands(op: &Op) -> Vec<ValueId> {
     }
 }
 
-/// What every limb of P adds to a linear operation on an undivided value.
-fn cost_on_p(op: &Op) -> u64 {
-    match op {
-        Op::Restrict { .. } | Op::AddPlain { .. } | Op::AddScalar { .. } => 0,
-        Op::Automorphism { .. } => 2 * LIMB,
-        // The operand, the plaintext, and the accumulator it goes to.
-        Op::MulPlain { .. } => 2 * LIMB,
-        _ => LIMB,
+/// Estimated time in units fine enough for capacities.
+struct Cost {
+    model: CostModel,
+    /// Number of primes of P.
+    p: f64,
+}
+
+impl Cost {
+    /// What the limbs of P add to a linear operation on an undivided value. Products and their sums share loads and stores.
+    fn on_p(&self, op: &Op) -> u64 {
+        units(match op {
+            Op::Restrict { .. } | Op::AddPlain { .. } | Op::AddScalar { .. } => 0.0,
+            Op::Automorphism { .. } => self.model.permute(self.p),
+            _ => self.model.pointwise(self.p) / 2.0,
+        })
+    }
+
+    /// A division by P on so many limbs.
+    fn division(&self, limbs: usize) -> u64 {
+        units(self.quotient(self.p, limbs))
+    }
+
+    /// What P adds to a division by other primes.
+    fn joining(&self, leaving: usize, limbs: usize) -> u64 {
+        units(self.quotient(self.p + leaving as f64, limbs) - self.quotient(leaving as f64, limbs))
+    }
+
+    fn quotient(&self, leaving: f64, limbs: usize) -> f64 {
+        self.model.convert(leaving, limbs as f64) + self.model.pointwise(limbs as f64)
+    }
+
+    /// The product with P of a divided value that is added to an undivided one.
+    fn extension(&self, limbs: usize) -> u64 {
+        units(self.model.pointwise(limbs as f64) / 4.0)
     }
 }
 
-/// Cost of a rounded division by `leaving` primes on `to` primes.
-fn division(leaving: usize, to: usize) -> u64 {
-    let (leaving, to) = (leaving as u64, to as u64);
-    TRANSFORM * (leaving + to) + CONVERT * leaving * to + LIMB * to
+/// A capacity: at least 1, so that of two equal choices the value is divided.
+fn units(seconds: f64) -> u64 {
+    (seconds * 1e10) as u64 + 1
 }
 
 /// Which values to keep undivided.
-fn choose(function: &Function, p: Basis) -> Vec<bool> {
+fn choose(function: &Function, cost: &Cost, p: Basis) -> Vec<bool> {
     let mut network = Network::new();
     // The vertex of a value that may be undivided, and that of its division.
     let mut vertices: Vec<Option<(Vertex, Vertex)>> = vec![None; function.types.len()];
     let mut add = |network: &mut Network, value: ValueId, limbs: usize| {
         let (vertex, divided) = (network.vertex(), network.vertex());
-        network.edge(vertex, divided, division(p.len(), limbs));
+        network.edge(vertex, divided, cost.division(limbs));
         vertices[value.index()] = Some((vertex, divided));
         vertex
     };
-    let basis_of = |value: ValueId| match *function.type_of(value) {
-        Type::Poly { basis, domain: Domain::Evaluation } if basis.intersection(p).is_empty() => Some(basis),
-        _ => None,
+    let limbs = |value: ValueId| match *function.type_of(value) {
+        Type::Poly { basis, .. } => basis.len(),
+        _ => 0,
     };
     let mut reachable = vec![false; function.types.len()];
     for node in &function.nodes {
         let undividable = |v: &ValueId| reachable[v.index()];
         let linear = linear_operands(&node.op);
         if is_mod_down(&node.op, p) {
-            let limbs = basis_of(node.result()).map_or(0, Basis::len);
-            let vertex = add(&mut network, node.result(), limbs);
+            let vertex = add(&mut network, node.result(), limbs(node.result()));
             network.edge(Network::SOURCE, vertex, Network::NEVER);
             reachable[node.result().index()] = true;
         } else if linear.iter().any(undividable) {
-            let limbs = basis_of(node.result()).map_or(0, Basis::len);
-            let vertex = add(&mut network, node.result(), limbs);
-            network.edge(vertex, Network::SINK, cost_on_p(&node.op) * p.len() as u64);
+            let vertex = add(&mut network, node.result(), limbs(node.result()));
+            network.edge(vertex, Network::SINK, cost.on_p(&node.op));
             reachable[node.result().index()] = true;
         }
     }
@@ -137,7 +155,7 @@ fn choose(function: &Function, p: Basis) -> Vec<bool> {
                 if linear.contains(&operand)
                     && let Some((sum, _)) = vertices[node.result().index()]
                 {
-                    network.edge(sum, Network::SINK, basis_of(operand).map_or(0, Basis::len) as u64);
+                    network.edge(sum, Network::SINK, cost.extension(limbs(operand)));
                 }
                 continue;
             };
@@ -146,17 +164,12 @@ fn choose(function: &Function, p: Basis) -> Vec<bool> {
                     network.edge(divided, result, Network::NEVER);
                     let extended = match linear.len() {
                         1 => Network::NEVER,
-                        _ => basis_of(operand).map_or(0, Basis::len) as u64,
+                        _ => cost.extension(limbs(operand)),
                     };
                     network.edge(result, vertex, extended);
                 }
                 (Op::DivideRound { by, .. }, _) if by.len() + p.len() <= MAX_DIVISOR => {
-                    let limbs = basis_of(node.result()).map_or(0, Basis::len);
-                    network.edge(
-                        vertex,
-                        Network::SINK,
-                        division(by.len() + p.len(), limbs) - division(by.len(), limbs),
-                    );
+                    network.edge(vertex, Network::SINK, cost.joining(by.len(), limbs(node.result())));
                 }
                 _ => network.edge(divided, Network::SINK, Network::NEVER),
             }
