@@ -5,11 +5,11 @@
 //! comes out rescaled.
 
 use crate::measure::Times;
+use crate::programs::{self, output};
 use crate::record::Comparison;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,14 +31,8 @@ type Samples = BTreeMap<String, (Value, Vec<f64>)>;
 
 /// Measures all that can be built.
 pub fn compare() -> Vec<Comparison> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let cerium = build(&here.join("../.."), "cerium", &["build", "--release"], &[]);
-    let poulpy = build(
-        &here.join("poulpy"),
-        "poulpy-peer",
-        &["+nightly", "build", "--release"],
-        &[("RUSTFLAGS", "-C target-cpu=native")],
-    );
+    let cerium = programs::cerium();
+    let poulpy = programs::poulpy("poulpy-peer");
     let mut cerium_samples = cerium.map(|program| (program, Samples::new()));
     let mut poulpy_samples = poulpy.map(|program| (program, GADGET_BLOCKS.map(|_| Samples::new())));
     for _ in 0..TURNS {
@@ -104,50 +98,27 @@ fn add(
     }
 }
 
-/// Builds a program and says where it is.
-fn build(folder: &Path, program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<PathBuf> {
-    println!("building {program} ...");
-    let mut cargo = Command::new("cargo");
-    // The toolchain of this run must not decide that of others.
-    cargo.args(arguments).arg("--message-format=json-render-diagnostics").current_dir(folder);
-    cargo.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").envs(environment.iter().copied());
-    if !environment.is_empty() {
-        // Other flags make other files: keep them apart where a target folder is shared.
-        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
-            cargo.env("CARGO_TARGET_DIR", Path::new(&target).join(program));
-        }
-    }
-    let built = cargo.stderr(std::process::Stdio::piped()).output().context("cannot run cargo")?;
-    if !built.status.success() {
-        let errors = String::from_utf8_lossy(&built.stderr);
-        let first = errors.lines().find(|line| line.starts_with("error")).unwrap_or("no reason given");
-        bail!("it does not build here: {first}");
-    }
-    json_lines(&built.stdout)
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .find(|path| path.file_stem() == Some(OsStr::new(program)))
-        .with_context(|| format!("cargo built no program {program}"))
-}
-
 fn run_cerium(program: &Path, samples: &mut Samples) -> Result<()> {
     let runs = REPETITIONS.to_string();
-    for row in output(program, &["bench", "ops", "--threads", "1", "--runs", &runs, "--json"])? {
-        let op = row["op"].as_str().context("an operation without a name")?;
-        let milliseconds = row["samples_ms"]
-            .as_array()
-            .map(|samples| samples.iter().filter_map(Value::as_f64).collect())
-            .or_else(|| row["median_ms"].as_f64().map(|median| vec![median]))
-            .with_context(|| format!("no times of {op}"))?;
-        let entry = samples.entry(op.into()).or_default();
-        entry.1.extend(milliseconds.iter().map(|ms| ms / 1e3));
-        entry.0 = json!({ "n": row["n"], "log_pq": row["log_pq"], "log_q": row["log_q"], "limbs": row["limbs"] });
+    let mut command = Command::new(program);
+    command.args(["bench", "ops", "--params", "leveled-16", "--threads", "1", "--runs", &runs, "--json"]);
+    for report in output(&mut command)? {
+        for row in report["operations"].as_array().context("it printed no operations")? {
+            let op = row["op"].as_str().context("an operation without a name")?;
+            let seconds = row["samples_s"].as_array().with_context(|| format!("no times of {op}"))?;
+            let entry = samples.entry(op.into()).or_default();
+            entry.1.extend(seconds.iter().filter_map(Value::as_f64));
+            entry.0 = json!({
+                "n": report["n"], "log_pq": report["log_pq"], "log_q": row["log_q"], "limbs": row["limbs"]
+            });
+        }
     }
     Ok(())
 }
 
 fn run_poulpy(program: &Path, block: usize, samples: &mut Samples) -> Result<()> {
     let arguments = [WARM_UP, REPETITIONS, block].map(|number| number.to_string());
-    for row in output(program, &arguments.each_ref().map(String::as_str))? {
+    for row in output(Command::new(program).args(arguments))? {
         let op = row["op"].as_str().context("an operation without a name")?;
         let microseconds = row["samples_us"].as_array().with_context(|| format!("no times of {op}"))?;
         let entry = samples.entry(op.into()).or_default();
@@ -155,18 +126,4 @@ fn run_poulpy(program: &Path, block: usize, samples: &mut Samples) -> Result<()>
         entry.0 = row["parameters"].clone();
     }
     Ok(())
-}
-
-/// The JSON objects that a program prints.
-fn output(program: &Path, arguments: &[&str]) -> Result<Vec<Value>> {
-    let printed = Command::new(program).args(arguments).output().context("cannot run it")?;
-    if !printed.status.success() {
-        let errors = String::from_utf8_lossy(&printed.stderr);
-        bail!("it fails here ({}): {}", printed.status, errors.lines().next().unwrap_or("no reason given"));
-    }
-    Ok(json_lines(&printed.stdout).collect())
-}
-
-fn json_lines(bytes: &[u8]) -> impl Iterator<Item = Value> {
-    bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok())
 }

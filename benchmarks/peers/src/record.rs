@@ -46,42 +46,48 @@ impl fmt::Display for Comparison {
     }
 }
 
+/// The record's entry of each comparison.
+pub fn entries(comparisons: &[Comparison]) -> Vec<serde_json::Value> {
+    let entry = |comparison: &Comparison| {
+        let mut value = serde_json::json!(comparison);
+        let ratios = comparison.times.iter().skip(1);
+        value["times_of_the_first"] = ratios
+            .map(|times| (times.name.clone(), comparison.ratio(times).into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        value
+    };
+    comparisons.iter().map(entry).collect()
+}
+
 /// A run, as written.
 #[derive(Serialize)]
 pub struct Record {
     commit: String,
     date: String,
     machine: String,
+    /// Of the last one, five and fifteen minutes, at the end.
+    load_average: String,
     threads: usize,
     comparisons: Vec<serde_json::Value>,
 }
 
 impl Record {
     /// A record of this commit, day and machine.
-    pub fn new(comparisons: Vec<Comparison>) -> Self {
-        let comparisons = comparisons
-            .iter()
-            .map(|comparison| {
-                let mut value = serde_json::json!(comparison);
-                let ratios = comparison.times.iter().skip(1);
-                value["times_of_the_first"] = ratios
-                    .map(|times| (times.name.clone(), comparison.ratio(times).into()))
-                    .collect::<serde_json::Map<_, _>>()
-                    .into();
-                value
-            })
-            .collect();
+    pub fn new(threads: usize, comparisons: Vec<serde_json::Value>) -> Self {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         Self {
             commit: output("git", &["describe", "--always", "--dirty"]),
             date: output("date", &["-u", "+%Y-%m-%d"]),
             machine: machine(),
-            threads: 1,
+            load_average: load.split_whitespace().take(3).collect::<Vec<_>>().join(" "),
+            threads,
             comparisons,
         }
     }
 
-    /// Writes `benchmarks/runs/<date>-<machine>/peers.json`.
-    pub fn write(&self) -> Result<PathBuf> {
+    /// Writes `benchmarks/runs/<date>-<machine>/<name>.json`.
+    pub fn write(&self, name: &str) -> Result<PathBuf> {
         let slug: String = self
             .machine
             .chars()
@@ -90,7 +96,7 @@ impl Record {
         let runs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../runs");
         let folder = runs.join(format!("{}-{slug}", self.date));
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let path = folder.join("peers.json");
+        let path = folder.join(format!("{name}.json"));
         let text = serde_json::to_string_pretty(self)? + "\n";
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
