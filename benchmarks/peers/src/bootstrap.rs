@@ -27,7 +27,7 @@ const CONTESTANTS: [Contestant; 4] = [
     ("poulpy-ckks 0.10, fast preset", 21.5, |threads, runs| {
         poulpy("n16_d35_k685_p19_s2c_ffr_ci", threads, runs)
     }),
-    ("poulpy-ckks 0.10, deep preset", 17.0, |threads, runs| poulpy("n16_d35_k733_p20_s2c", threads, runs)),
+    ("poulpy-ckks 0.10, deep preset", 19.5, |threads, runs| poulpy("n16_d35_k733_p20_s2c", threads, runs)),
     ("OpenFHE 1.6", 13.0, openfhe),
 ];
 
@@ -93,7 +93,7 @@ fn complete(mut printed: Value, threads: usize) -> Result<Value> {
     Ok(printed)
 }
 
-/// The record's entry of each contestant; times of Cerium's are by processor time a usable bit.
+/// The record's entry of each contestant; times of the first are by processor time a usable bit.
 pub fn record(bootstraps: &[Bootstrap]) -> Vec<Value> {
     let cost = |result: &Result<Value>| result.as_ref().ok()?["cpu_s_per_usable_bit"].as_f64();
     let ours = bootstraps.first().and_then(|first| cost(&first.result));

@@ -66,8 +66,10 @@ fn report(
     (mean, min): (f64, f64),
 ) -> Value {
     // Keys are the widest objects under the dense secret.
-    let keys = preset.keys_layout().rotation_key_layouts();
-    let log_pq = keys.iter().map(|key| key.k().as_usize()).max();
+    let keys = preset.keys_layout();
+    let rotations = keys.rotation_key_layouts().into_iter().map(|key| key.k());
+    let raise = keys.first_factor_key.iter().map(|key| key.k());
+    let log_pq = rotations.chain(raise).chain([keys.tensor_key.k()]).map(|k| k.as_usize()).max();
     let usable = preset.output_k() - preset.input_k();
     json!({
         "params": preset.name(),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{Fixture, cerium, data, json, label, model, ok, sample};
+use super::{Fixture, cerium, data, json, label, model, ok, refused, sample};
 use tempfile::TempDir;
 
 #[test]
@@ -222,6 +222,31 @@ fn the_demo_takes_a_png() {
 }
 
 #[test]
+fn operations_are_measured_at_any_level() {
+    let measure = ["bench", "ops", "--params", "insecure-test", "--runs", "2", "--levels", "1, 0"];
+    let report = json(&measure);
+    let operations = report["operations"].as_array().unwrap();
+    let of = |level: u64| operations.iter().filter(|row| row["level"] == level).collect::<Vec<_>>();
+    // At level 0 nothing can be rescaled.
+    assert_eq!((of(1).len(), of(0).len()), (6, 4), "{report}");
+    for row in operations {
+        let [low, high] = [0, 1].map(|i| row["spread_s"][i].as_f64().unwrap());
+        let median = row["median_s"].as_f64().unwrap();
+        assert!(0.0 < low && low <= median && median <= high, "{row}");
+        let keyed = !["add", "rescale"].contains(&row["op"].as_str().unwrap());
+        assert_eq!(row["key_bytes"].as_u64().unwrap() > 0, keyed, "{row}");
+    }
+    let keys: u64 = of(1)[1..]
+        .iter()
+        .filter(|row| row["op"] != "multiply_relinearize_rescale")
+        .map(|row| row["key_bytes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(report["key_bytes"], keys);
+    assert!(ok(&measure).contains("rotate"));
+    refused(&["bench", "ops", "--params", "insecure-test", "--levels", "99"], &["`99` is no level", "`all`"]);
+}
+
+#[test]
 fn every_verb_has_help_with_an_example() {
     let help = ok(&["--help"]);
     let verbs =
@@ -231,6 +256,10 @@ fn every_verb_has_help_with_an_example() {
         let help = ok(&[verb, "--help"]);
         assert!(help.contains("Example") && help.contains(&format!("cerium {verb}")), "{help}");
         assert!(help.contains("--json"), "{help}");
+    }
+    for what in ["bootstrap", "ops"] {
+        let help = ok(&["bench", what, "--help"]);
+        assert!(help.contains(&format!("cerium bench {what}")) && help.contains("--json"), "{help}");
     }
     // Wrong usage is not a failure of the work: another exit code.
     assert_eq!(cerium(&["decrypt"]).status.code(), Some(2));

@@ -1,0 +1,156 @@
+//! Programs that are measured: prepared, run over and over, timed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use cerium_artifact::PackedCiphertext;
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::encoding::Encoder;
+use cerium_ckks::params::Params;
+use cerium_client::{SecretKey, decrypt, encrypt_with_secret_key};
+use cerium_compiler::ciphertext::Slots;
+use cerium_compiler::dsl::SourceProgram;
+use cerium_compiler::ir::Trace;
+use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::{CpuDevice, KeyStore, Session};
+use serde::Serialize;
+
+use super::super::keygen;
+use crate::program::Program;
+use crate::progress::Progress;
+
+/// What all measured programs share.
+pub(super) struct Setup {
+    pub(super) params: Params,
+    pub(super) progress: Progress,
+    secret: SecretKey,
+    encoder: Encoder,
+    threads: usize,
+}
+
+/// A program that is ready to run.
+pub(super) struct Prepared<'a> {
+    setup: &'a Setup,
+    pub(super) program: Program,
+    pub(super) session: Session,
+    pub(super) compilation: Duration,
+    pub(super) key_generation: Duration,
+}
+
+impl Setup {
+    /// With a fresh secret key under a parameter set; those without security are welcome, because nothing secret is
+    /// encrypted here. Programs run on `threads` threads, 0 for one on each core.
+    pub(super) fn new(params: &str, threads: usize) -> Result<Setup> {
+        let params = Params::named_insecure(params)?;
+        let secret = SecretKey::generate_insecure(&params)?;
+        let encoder = Encoder::new(&params);
+        Ok(Setup { params, progress: Progress::new(), secret, encoder, threads })
+    }
+
+    /// Compiles a program, makes its keys (on all cores) and a session. `samples` are as in [`CompileOptions`].
+    pub(super) fn prepare(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Prepared<'_>> {
+        let start = Instant::now();
+        let options = CompileOptions { samples, ..CompileOptions::default() };
+        let program = Program::new(compile(source, &options, &mut Trace::default())?)?;
+        let compilation = start.elapsed();
+        let start = Instant::now();
+        let keys = keygen::evaluation_keys(&program, &self.secret, &self.progress)?;
+        let key_generation = start.elapsed();
+        let step = |what: &'static str, done: usize, total: usize| self.progress.step(what, done, total);
+        let keys = KeyStore::from_keys(&self.params, &program.artifact.keys, keys, 0, &step)?;
+        let device = Box::new(CpuDevice::new(self.threads)?);
+        let session = Session::new(&program.artifact, keys, device, 0, &step)?;
+        self.progress.clear();
+        Ok(Prepared { setup: self, program, session, compilation, key_generation })
+    }
+}
+
+impl Prepared<'_> {
+    /// Encrypts inputs of the program, one vector of slots each.
+    pub(super) fn encrypt(&self, inputs: &[Slots]) -> Result<Vec<Ciphertext>> {
+        let Setup { params, secret, encoder, .. } = self.setup;
+        let ports = self.program.artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
+        let encrypt = |(at, slots): (&PackedCiphertext, &Slots)| {
+            Ok(encrypt_with_secret_key(params, encoder, secret, slots, at.level, at.scale)?.expand(params))
+        };
+        ports.zip(inputs).map(encrypt).collect()
+    }
+
+    /// The slots of outputs.
+    pub(super) fn decrypt(&self, outputs: &[Ciphertext]) -> Result<Vec<Slots>> {
+        let Setup { params, secret, encoder, .. } = self.setup;
+        let decrypt = |output| decrypt(params, encoder, secret, output);
+        Ok(outputs.iter().map(decrypt).collect::<Result<_, _>>()?)
+    }
+}
+
+/// Refuses to measure nothing.
+pub(super) fn check_runs(runs: usize) -> Result<()> {
+    if runs == 0 {
+        bail!("--runs must be at least 1");
+    }
+    Ok(())
+}
+
+/// Measured times, in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Times {
+    /// The one in the middle.
+    pub(super) median_s: f64,
+    /// First and last decile.
+    pub(super) spread_s: [f64; 2],
+    /// All of them, in order.
+    pub(super) samples_s: Vec<f64>,
+}
+
+impl Times {
+    /// Of at least one run.
+    pub(super) fn new(samples: &[Duration]) -> Times {
+        let samples_s: Vec<f64> =
+            samples.iter().map(|time| (time.as_secs_f64() * 1e9).round() / 1e9).collect();
+        let mut sorted = samples_s.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+        Times { median_s: at(0.5), spread_s: [at(0.1), at(0.9)], samples_s }
+    }
+}
+
+/// Processor time of all threads of this process so far.
+pub(super) fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    // The kernel's clocks do not run backwards past zero.
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// The most memory that this process has occupied, where the system tells (Linux does).
+pub(super) fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn median_and_deciles() {
+        let times = Times::new(&[9, 1, 8, 2, 7, 3, 6, 4, 5, 10, 0].map(Duration::from_secs));
+        assert_eq!((times.median_s, times.spread_s), (5.0, [1.0, 9.0]));
+        assert_eq!(Times::new(&[Duration::from_millis(1500)]).spread_s, [1.5, 1.5]);
+    }
+
+    #[test]
+    fn work_takes_processor_time_and_memory() {
+        let (begin, start) = (cpu_time(), Instant::now());
+        let mut sum = 0u64;
+        while start.elapsed() < Duration::from_millis(30) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        let spent = cpu_time() - begin;
+        assert!(spent > Duration::from_millis(1), "{spent:?}");
+        if cfg!(target_os = "linux") {
+            assert!(peak_rss_bytes().is_some_and(|bytes| bytes > 1 << 20));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `cerium bench ops`: single operations. Copying ciphertexts in and out of the session is not counted.
+
+use anyhow::{Context, Result, bail};
+use cerium_ckks::basis::Level;
+use cerium_ckks::params::Params;
+use cerium_compiler::dsl::SourceProgram;
+use cerium_runtime::CpuDevice;
+use cerium_runtime::device::Device;
+use num_complex::Complex64;
+use serde::Serialize;
+use serde_json::json;
+
+use super::measure::{Setup, Times, check_runs, peak_rss_bytes};
+use crate::figures::{self, row};
+
+/// Runs of each operation that are not counted.
+const WARM_UP: usize = 2;
+
+/// Measure single operations.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  cerium bench ops --params leveled-16 --threads 1 --levels 4,12,20")]
+pub(super) struct Ops {
+    /// Parameter set (`cerium params` lists them).
+    #[arg(long, default_value = "leveled-16")]
+    params: String,
+    /// Levels of the operands, `all` for each; without, the top level.
+    #[arg(long, value_name = "LEVELS")]
+    levels: Option<String>,
+    /// Threads; 0 stands for one on each core.
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Measured runs of each operation, after two that are not counted.
+    #[arg(long, default_value_t = 15)]
+    runs: usize,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One measured operation.
+#[derive(Serialize)]
+struct Row {
+    op: &'static str,
+    /// Of its operands.
+    level: u8,
+    /// Of the ciphertexts alone.
+    log_q: f64,
+    /// Limbs of one polynomial of an operand.
+    limbs: usize,
+    #[serde(flatten)]
+    times: Times,
+    /// Of the evaluation keys it uses, expanded.
+    key_bytes: u64,
+}
+
+/// The operations in the text form of the ciphertext level; `CT` stands for the type of an operand, `PENDING` for that of a
+/// product.
+const OPERATIONS: &[(&str, &str)] = &[
+    ("add", "func @main(%a: CT, %b: CT) {\n %c = add(%a, %b)\n return %c\n}"),
+    (
+        "multiply_relinearize",
+        "func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n return %d\n}",
+    ),
+    (
+        "multiply_relinearize_rescale",
+        "func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n %e = rescale(%d)\n return %e\n}",
+    ),
+    ("rotate", "func @main(%a: CT) {\n %b = rotate(%a) {by=1}\n return %b\n}"),
+    ("conjugate", "func @main(%a: CT) {\n %b = conjugate(%a)\n return %b\n}"),
+    ("rescale", "func @main(%a: PENDING) {\n %b = rescale(%a)\n return %b\n}"),
+];
+
+impl Ops {
+    pub(super) fn run(self) -> Result<()> {
+        check_runs(self.runs)?;
+        let setup = Setup::new(&self.params, self.threads)?;
+        let params = &setup.params;
+        let levels = self.levels(params)?;
+        let device = CpuDevice::new(self.threads)?.name();
+        let mut rows = Vec::new();
+        for &level in levels.iter().rev() {
+            // At level 0 nothing can be rescaled.
+            for (op, text) in OPERATIONS.iter().filter(|(op, _)| level.0 > 0 || !op.ends_with("rescale")) {
+                let row = self.measure(&setup, level, op, text);
+                rows.push(row.with_context(|| format!("operation {op} at level {level}"))?);
+            }
+        }
+        // Relinearization, one rotation and conjugation, at the highest level.
+        let of = |op: &str| rows.iter().filter(|row| row.op == op).map(|row| row.key_bytes).max();
+        let key_bytes: u64 =
+            ["multiply_relinearize", "rotate", "conjugate"].iter().filter_map(|op| of(op)).sum();
+        let peak = peak_rss_bytes();
+        if self.json {
+            return figures::print_json(&json!({
+                "params": params.name(),
+                "n": params.n(),
+                "slots": params.slots(),
+                "log_pq": params.log_pq(),
+                "threads": self.threads,
+                "runs": self.runs,
+                "warm_up": WARM_UP,
+                "device": device,
+                "key_bytes": key_bytes,
+                "peak_rss_bytes": peak,
+                "operations": rows,
+            }));
+        }
+        figures::print(&self.show(params, &rows, key_bytes, peak, &device))
+    }
+
+    /// The levels that were asked for, ascending.
+    fn levels(&self, params: &Params) -> Result<Vec<Level>> {
+        let Some(text) = &self.levels else { return Ok(vec![params.max_level()]) };
+        if text == "all" {
+            return Ok(params.levels().collect());
+        }
+        let mut levels = Vec::new();
+        for word in text.split(',') {
+            let level = word.trim().parse().map(Level);
+            let Some(level) = level.ok().filter(|&level| level <= params.max_level()) else {
+                let top = params.max_level().0;
+                bail!("`{word}` is no level of {}: levels are 0 to {top}, or `all`", params.name());
+            };
+            levels.push(level);
+        }
+        levels.sort();
+        levels.dedup();
+        Ok(levels)
+    }
+
+    fn measure(&self, setup: &Setup, level: Level, op: &'static str, text: &str) -> Result<Row> {
+        let params = &setup.params;
+        let scale = params.scale(level).0;
+        let text = text
+            .replace("CT", &format!("ct<{level} {scale:?} 2>"))
+            .replace("PENDING", &format!("ct<{level} {:?} 2>", scale * scale));
+        let source = SourceProgram::from_text(op, params, &text)?;
+        let slots: Vec<Complex64> = (0..params.slots()).map(|i| (i as f64 * 0.37).sin().into()).collect();
+        let slots = vec![slots; source.inputs.len()];
+        let mut prepared = setup.prepare(&source, vec![slots.clone()])?;
+        let inputs = prepared.encrypt(&slots)?;
+        let mut samples = Vec::with_capacity(self.runs);
+        for run in 0..self.runs + WARM_UP {
+            let (_, profile) = prepared.session.run(&inputs)?;
+            if run >= WARM_UP {
+                samples.push(profile.execution);
+            }
+        }
+        Ok(Row {
+            op,
+            level: level.0,
+            log_q: params.log_q(level),
+            limbs: params.basis(level).len(),
+            times: Times::new(&samples),
+            key_bytes: prepared.session.memory().keys,
+        })
+    }
+
+    fn show(&self, params: &Params, rows: &[Row], keys: u64, peak: Option<u64>, device: &str) -> String {
+        let ms = |seconds: f64| format!("{:.3} ms", seconds * 1e3);
+        let mut table =
+            vec![row(["operation", "level", "limbs", "log Q", "median", "first decile", "last decile"])];
+        table.extend(rows.iter().map(|operation| {
+            let [low, high] = operation.times.spread_s;
+            row([
+                operation.op,
+                &operation.level.to_string(),
+                &operation.limbs.to_string(),
+                &format!("{:.0}", operation.log_q),
+                &ms(operation.times.median_s),
+                &ms(low),
+                &ms(high),
+            ])
+        }));
+        let peak = peak.map(|bytes| format!(", at most {} of memory", figures::bytes(bytes)));
+        format!(
+            "{}: N = {}, log PQ = {:.0}, {} + {} primes; {} runs each on {device}\n{}\n  keys {}{}\n",
+            params.name(),
+            params.n(),
+            params.log_pq(),
+            params.q_basis().len(),
+            params.p_basis().len(),
+            self.runs,
+            figures::table(&table),
+            figures::bytes(keys),
+            peak.unwrap_or_default(),
+        )
+    }
+}
