@@ -247,6 +247,14 @@ fn operations_are_measured_at_any_level() {
 }
 
 #[test]
+fn a_bootstrap_is_measured_where_there_is_one() {
+    let bench = ["bench", "bootstrap", "--params"];
+    refused(&[&bench[..], &["insecure-test"]].concat(), &["no levels for bootstrapping", "boot-40"]);
+    let slots = [&bench[..], &["insecure-boot-40", "--slots", "300"]].concat();
+    refused(&slots, &["power of two from 256 to 2048", "300"]);
+}
+
+#[test]
 fn every_verb_has_help_with_an_example() {
     let help = ok(&["--help"]);
     let verbs =

@@ -104,6 +104,9 @@ impl Bootstrap {
     pub(super) fn run(self) -> Result<()> {
         check_runs(self.runs)?;
         let setup = Setup::new(&self.params, self.threads)?;
+        if setup.params.bootstrap().is_none() {
+            bail!("{} has no levels for bootstrapping; boot-40 and its like do", setup.params.name());
+        }
         let slots = self.slots.unwrap_or(setup.params.slots());
         if !slots.is_power_of_two()
             || slots > setup.params.slots()
