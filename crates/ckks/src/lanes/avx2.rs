@@ -1,6 +1,6 @@
 //! Vectors of 8 words: AVX2.
 
-use super::Lanes;
+use super::{Lanes, RUNS};
 use std::arch::x86_64::*;
 
 /// The products of the even lanes, and those of the odd lanes.
@@ -14,6 +14,17 @@ impl Lanes for __m256i {
     unsafe fn load(from: *const u32) -> Self {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_runs(from: *const u32, log_run: u32) -> Self {
+        // SAFETY: forwarded to the caller, who has the features.
+        unsafe {
+            let words = match log_run {
+                1 => _mm256_castsi128_si256(_mm_loadu_si128(from.cast())),
+                _ => _mm256_castsi128_si256(_mm_loadl_epi64(from.cast())),
+            };
+            _mm256_permutevar8x32_epi32(words, Self::load(RUNS[log_run as usize - 1].as_ptr()))
+        }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut u32) {

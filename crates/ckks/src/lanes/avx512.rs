@@ -1,6 +1,6 @@
 //! Vectors of 16 words: AVX-512.
 
-use super::Lanes;
+use super::{Lanes, RUNS};
 use std::arch::x86_64::*;
 
 /// The products of the even lanes, and those of the odd lanes.
@@ -14,6 +14,18 @@ impl Lanes for __m512i {
     unsafe fn load(from: *const u32) -> Self {
         // SAFETY: forwarded to the caller, who has the features.
         unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn load_runs(from: *const u32, log_run: u32) -> Self {
+        // SAFETY: forwarded to the caller, who has the features.
+        unsafe {
+            let words = match log_run {
+                1 => _mm512_castsi256_si512(_mm256_loadu_si256(from.cast())),
+                2 => _mm512_castsi128_si512(_mm_loadu_si128(from.cast())),
+                _ => _mm512_castsi128_si512(_mm_loadl_epi64(from.cast())),
+            };
+            _mm512_permutexvar_epi32(Self::load(RUNS[log_run as usize - 1].as_ptr()), words)
+        }
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut u32) {

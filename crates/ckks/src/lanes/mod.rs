@@ -29,6 +29,9 @@ pub trait Lanes: Copy {
 
     /// The words at `from`.
     unsafe fn load(from: *const u32) -> Self;
+    /// Runs of `2^log_run` equal words: lane i is the word at `from + (i >> log_run)`, for runs of 2 to `LANES / 2` words. It
+    /// reads `LANES >> log_run` words and no more.
+    unsafe fn load_runs(from: *const u32, log_run: u32) -> Self;
     /// Writes the words to `to`.
     unsafe fn store(self, to: *mut u32);
     /// Asks for the cache line of an address, which need not be valid.
@@ -74,6 +77,14 @@ pub trait Lanes: Copy {
     /// The high words, in the order of the lanes.
     unsafe fn wide_high(a: Self::Wide) -> Self;
 }
+
+/// For runs of 2, 4 and 8 equal words, the word that each lane takes; see [`Lanes::load_runs`].
+#[cfg(target_arch = "x86_64")]
+const RUNS: [[u32; 16]; 3] = [
+    [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7],
+    [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3],
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1],
+];
 
 /// A constant factor for each lane, with Shoup's quotient; see [`Shoup`].
 #[derive(Clone, Copy, Debug)]

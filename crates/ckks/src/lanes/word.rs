@@ -12,6 +12,11 @@ impl Lanes for u32 {
         unsafe { *from }
     }
     #[inline(always)]
+    unsafe fn load_runs(from: *const u32, _log_run: u32) -> Self {
+        // SAFETY: forwarded to the caller.
+        unsafe { *from }
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut u32) {
         // SAFETY: forwarded to the caller.
         unsafe { *to = self }

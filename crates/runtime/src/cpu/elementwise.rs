@@ -8,10 +8,11 @@ use cerium_artifact::kernel::{Instruction, Register};
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::{Modulus, Shoup};
 
-use super::kernels;
+use super::kernels::{self, RUN_ALIGN, Runs};
 
 /// Words of a tile: 2 KiB, so that a handful of registers leaves room in L1 for what is read and written.
 pub(super) const TILE: usize = 512;
+const _: () = assert!(TILE.is_multiple_of(RUN_ALIGN));
 
 /// Pairs of a dot product that need no allocation.
 const FEW_PAIRS: usize = 16;
@@ -46,7 +47,15 @@ enum Action {
     MontMul(Source, Source),
     MulScalar(Source, u16),
     AddScalar(Source, u16),
-    Dot(Vec<(Source, Source)>),
+    Dot(Vec<(Source, Factor)>),
+}
+
+/// The second factor of a product.
+#[derive(Clone, Copy, Debug)]
+enum Factor {
+    Words(Source),
+    /// The compact plaintext of this load, as it is.
+    Runs(u16),
 }
 
 /// An elementwise program as operations on tiles.
@@ -61,7 +70,7 @@ pub(super) struct TileProgram {
 pub(super) enum LoadKind {
     /// A full limb.
     Limb,
-    /// A compact plaintext, which must be expanded.
+    /// A compact plaintext, which must be unfolded unless it is a factor.
     Compact,
 }
 
@@ -101,30 +110,35 @@ impl TileProgram {
         for &register in results {
             last_use[usize::from(register)] = program.len();
         }
+        let unfolded = unfolded(program, results, loads);
         let mut scratch = Scratch::default();
         let mut sources: Vec<Source> = Vec::with_capacity(program.len());
         let mut operations = Vec::with_capacity(program.len() + results.len());
         for (index, instruction) in program.iter().enumerate() {
             let at = |register: &Register| sources[usize::from(*register)];
+            let factors = |(a, b): (&Register, &Register)| {
+                let (a, b) = factors(program, loads, *a, *b);
+                (at(&a), compact(program, loads, b).map_or(Factor::Words(at(&b)), Factor::Runs))
+            };
             let action = match instruction {
-                Instruction::Load(load) => match loads[usize::from(*load)] {
-                    LoadKind::Limb => None,
-                    LoadKind::Compact => Some(Action::Expand(*load)),
-                },
+                Instruction::Load(load) => unfolded[index].then_some(Action::Expand(*load)),
                 Instruction::Add(a, b) => Some(Action::Add(at(a), at(b))),
                 Instruction::Sub(a, b) => Some(Action::Sub(at(a), at(b))),
                 Instruction::Neg(a) => Some(Action::Neg(at(a))),
                 Instruction::Mul(a, b) => Some(Action::Mul(at(a), at(b))),
-                Instruction::MontMul(a, b) => Some(Action::MontMul(at(a), at(b))),
+                Instruction::MontMul(a, b) => Some(match factors((a, b)) {
+                    (a, Factor::Words(b)) => Action::MontMul(a, b),
+                    (a, b) => Action::Dot(vec![(a, b)]),
+                }),
                 Instruction::MulScalar(a, c) => Some(Action::MulScalar(at(a), *c)),
                 Instruction::AddScalar(a, c) => Some(Action::AddScalar(at(a), *c)),
                 Instruction::Dot(pairs) => {
-                    Some(Action::Dot(pairs.iter().map(|(a, b)| (at(a), at(b))).collect()))
+                    Some(Action::Dot(pairs.iter().map(|(a, b)| factors((a, b))).collect()))
                 }
             };
             let source = match (action, instruction) {
                 (None, Instruction::Load(load)) => Source::Load(*load),
-                (None, _) => unreachable!("only loads of limbs need no operation"),
+                (None, _) => unreachable!("only loads need no operation"),
                 (Some(action), _) => {
                     let store = results.iter().position(|&result| usize::from(result) == index);
                     let (target, source) = match store.filter(|_| direct) {
@@ -196,6 +210,39 @@ impl TileProgram {
     }
 }
 
+/// The load of a register that is a compact plaintext.
+fn compact(program: &[Instruction], loads: &[LoadKind], register: Register) -> Option<u16> {
+    match program[usize::from(register)] {
+        Instruction::Load(load) => Some(load).filter(|&load| loads[usize::from(load)] == LoadKind::Compact),
+        _ => None,
+    }
+}
+
+/// The factors of a product, a compact plaintext second.
+fn factors(program: &[Instruction], loads: &[LoadKind], a: Register, b: Register) -> (Register, Register) {
+    if compact(program, loads, b).is_none() && compact(program, loads, a).is_some() { (b, a) } else { (a, b) }
+}
+
+/// For each instruction, whether it loads a compact plaintext that is needed word by word: as anything but the second
+/// factor of a product.
+fn unfolded(program: &[Instruction], results: &[Register], loads: &[LoadKind]) -> Vec<bool> {
+    let mut unfolded = vec![false; program.len()];
+    let mut need = |register: Register| {
+        unfolded[usize::from(register)] = compact(program, loads, register).is_some();
+    };
+    for instruction in program {
+        match instruction {
+            Instruction::MontMul(a, b) => need(factors(program, loads, *a, *b).0),
+            Instruction::Dot(pairs) => {
+                pairs.iter().for_each(|&(a, b)| need(factors(program, loads, a, b).0));
+            }
+            other => for_operands(other, &mut need),
+        }
+    }
+    results.iter().for_each(|&register| need(register));
+    unfolded
+}
+
 /// Free scratch tiles.
 #[derive(Default)]
 struct Scratch {
@@ -261,11 +308,8 @@ impl Tiles<'_> {
         let at = |source: &Source| unsafe { self.read(*source) };
         match action {
             Action::Expand(load) => {
-                let Loaded::Compact(words, count, log_run) = self.block.loads[usize::from(*load)] else {
-                    unreachable!("the program was compiled for a compact load")
-                };
-                // SAFETY: the caller says that the compact words are valid for reading.
-                let compact = unsafe { std::slice::from_raw_parts(words, count) };
+                // SAFETY: the program was compiled for a compact load.
+                let (compact, log_run) = unsafe { self.compact(*load) };
                 kernels::expand(out, compact, log_run, self.start);
             }
             Action::Copy(a) => out.copy_from_slice(at(a)),
@@ -281,16 +325,36 @@ impl Tiles<'_> {
                 kernels::add_scalar(isa, q, out, at(a), self.block.scalars[usize::from(*c)].w);
             }
             Action::Dot(pairs) => {
-                let mut few: [(&[u32], &[u32]); FEW_PAIRS] = [(&[], &[]); FEW_PAIRS];
+                let factor = |factor: &Factor| match factor {
+                    Factor::Words(source) => Runs::from(at(source)),
+                    Factor::Runs(load) => {
+                        // SAFETY: the program was compiled for a compact load.
+                        let (compact, log_run) = unsafe { self.compact(*load) };
+                        Runs::new(compact, log_run, self.start)
+                    }
+                };
+                let mut few = [(&[][..], Runs::from(&[][..])); FEW_PAIRS];
                 if pairs.len() <= FEW_PAIRS {
-                    few.iter_mut().zip(pairs).for_each(|(slot, (a, b))| *slot = (at(a), at(b)));
+                    few.iter_mut().zip(pairs).for_each(|(slot, (a, b))| *slot = (at(a), factor(b)));
                     kernels::dot(isa, q, out, &few[..pairs.len()]);
                 } else {
-                    let many: Vec<_> = pairs.iter().map(|(a, b)| (at(a), at(b))).collect();
+                    let many: Vec<_> = pairs.iter().map(|(a, b)| (at(a), factor(b))).collect();
                     kernels::dot(isa, q, out, &many);
                 }
             }
         }
+    }
+
+    /// The words of a compact load, and the base-2 logarithm of the run that each stands for.
+    ///
+    /// # Safety
+    /// As for [`TileProgram::run`].
+    unsafe fn compact(&self, load: u16) -> (&[u32], u32) {
+        let Loaded::Compact(words, count, log_run) = self.block.loads[usize::from(load)] else {
+            unreachable!("the program was compiled for a compact load")
+        };
+        // SAFETY: the caller says that the compact words are valid for reading.
+        (unsafe { std::slice::from_raw_parts(words, count) }, log_run)
     }
 
     /// # Safety

@@ -10,7 +10,7 @@ mod elementwise;
 mod tests;
 
 pub use base_convert::{BaseConverter, base_convert};
-pub use elementwise::{add, add_scalar, dot, mont_mul, mul, mul_scalar, neg, sub};
+pub use elementwise::{RUN_ALIGN, Runs, add, add_scalar, dot, mont_mul, mul, mul_scalar, neg, sub};
 
 /// Unfolds a compact limb, each of whose words stands for a run of `2^log_run` equal words:
 /// `out[i] = compact[(offset + i) >> log_run]`, so `offset` is where `out` begins in the full limb.

@@ -80,8 +80,9 @@ fn dot_agrees_with_single_words() {
                     false => residues(&mut rng, &q, 50),
                 };
                 let limbs: Vec<_> = (0..count).map(|_| (limbs(), limbs())).collect();
-                let pairs: Vec<(&[u32], &[u32])> = limbs.iter().map(|(a, b)| (&a[..], &b[..])).collect();
-                let word = |i: usize| pairs.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(a[i], b[i])));
+                let pairs: Vec<(&[u32], Runs)> =
+                    limbs.iter().map(|(a, b)| (&a[..], Runs::from(&b[..]))).collect();
+                let word = |i: usize| limbs.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(a[i], b[i])));
                 let expected: Vec<u32> = (0..50).map(word).collect();
                 for isa in Isa::available() {
                     let mut out = vec![u32::MAX; 50];
@@ -89,6 +90,35 @@ fn dot_agrees_with_single_words() {
                     assert_eq!(out, expected, "{isa}, {count} pairs modulo {}", q.value());
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn dot_takes_runs_of_any_length() {
+    let (mut rng, log_n) = (fresh_rng(), 10);
+    let q = moduli()[0];
+    for round in 0..40 {
+        // Stretches begin at multiples of the alignment, and end anywhere.
+        let offset = rng.next_u32() as usize % (1 << log_n) / RUN_ALIGN * RUN_ALIGN;
+        let len = rng.next_u32() as usize % ((1 << log_n) - offset + 1);
+        let factors: Vec<(Vec<u32>, Vec<u32>, u32)> = (0..1 + round % 19)
+            .map(|i| {
+                let log_run = if round % 2 == 0 { round / 2 % (log_n + 1) } else { (round + i) % (log_n + 1) };
+                (residues(&mut rng, &q, len), residues(&mut rng, &q, 1 << (log_n - log_run)), log_run)
+            })
+            .collect();
+        let pairs: Vec<(&[u32], Runs)> =
+            factors.iter().map(|(a, b, log_run)| (&a[..], Runs::new(b, *log_run, offset))).collect();
+        let word = |i: usize| {
+            let term = |(a, b, log_run): &(Vec<u32>, Vec<u32>, u32)| q.mont_mul(a[i], b[(offset + i) >> log_run]);
+            factors.iter().map(term).fold(0, |sum, term| q.add(sum, term))
+        };
+        let expected: Vec<u32> = (0..len).map(word).collect();
+        for isa in Isa::available() {
+            let mut out = vec![u32::MAX; len];
+            dot(isa, &q, &mut out, &pairs);
+            assert_eq!(out, expected, "{isa}, {len} words from {offset}, runs of 2^{:?}", factors[0].2);
         }
     }
 }
@@ -181,5 +211,50 @@ fn base_conversion_recovers_small_integers() {
     for (p, limb) in targets.iter().zip(out) {
         let expected: Vec<u32> = integers.iter().map(|&x| p.reduce_i64(x)).collect();
         assert_eq!(limb, expected);
+    }
+}
+
+/// What a dot product of 16 compact plaintexts costs, tile by tile, against unfolding them first. Run alone:
+/// `cargo test --release -p cerium-runtime dot_of_compact -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn dot_of_compact_plaintexts_is_measured() {
+    const TILE: usize = 512;
+    let (mut rng, log_n, count) = (fresh_rng(), 16, 16);
+    let (n, q) = (1usize << log_n, moduli()[0]);
+    let a: Vec<Vec<u32>> = (0..count).map(|_| residues(&mut rng, &q, n)).collect();
+    let mut out = vec![0; n];
+    let mut scratch = vec![vec![0; TILE]; count];
+    for isa in Isa::available() {
+        for log_run in [0, 1, 2, 3, 4, 5, 6, 8, 12, 15] {
+            let b: Vec<Vec<u32>> = (0..count).map(|_| residues(&mut rng, &q, n >> log_run)).collect();
+            let mut unfolding = |out: &mut [u32]| {
+                for (i, out) in out.chunks_mut(TILE).enumerate() {
+                    let range = i * TILE..(i + 1) * TILE;
+                    scratch.iter_mut().zip(&b).for_each(|(tile, b)| expand(tile, b, log_run, i * TILE));
+                    let pairs = a.iter().zip(&scratch).map(|(a, b)| (&a[range.clone()], Runs::from(&b[..])));
+                    dot(isa, &q, out, &pairs.collect::<Vec<_>>());
+                }
+            };
+            let directly = |out: &mut [u32]| {
+                for (i, out) in out.chunks_mut(TILE).enumerate() {
+                    let range = i * TILE..(i + 1) * TILE;
+                    let pairs =
+                        a.iter().zip(&b).map(|(a, b)| (&a[range.clone()], Runs::new(b, log_run, i * TILE)));
+                    dot(isa, &q, out, &pairs.collect::<Vec<_>>());
+                }
+            };
+            let mut fastest = [f64::INFINITY; 2];
+            for _ in 0..20 {
+                let start = std::time::Instant::now();
+                unfolding(&mut out);
+                fastest[0] = fastest[0].min(start.elapsed().as_secs_f64());
+                let start = std::time::Instant::now();
+                directly(&mut out);
+                fastest[1] = fastest[1].min(start.elapsed().as_secs_f64());
+            }
+            let [before, after] = fastest.map(|s| s * 1e6);
+            println!("{isa}, runs of 2^{log_run}: {before:.0} us unfolded, {after:.0} us, {:.2} times", before / after);
+        }
     }
 }
