@@ -120,6 +120,12 @@ impl Artifact {
             Recipe::Constant { re, im } => {
                 ensure(re.is_finite() && im.is_finite(), place, || "its constant is not finite")
             }
+            Recipe::Dft { factor, offset, scale } => {
+                let fits = factor.is_valid() && u32::from(factor.log_slots) < params.log_n();
+                ensure(fits, &place, || format!("{factor:?} is no factor of a transform of these slots"))?;
+                ensure(factor.has_offset(offset), &place, || format!("its factor has no diagonal {offset}"))?;
+                ensure(scale.is_finite(), place, || "its scale is not finite")
+            }
         }
     }
 

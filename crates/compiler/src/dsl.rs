@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
+use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::params::Params;
 use num_complex::Complex64;
 
@@ -223,6 +224,11 @@ impl Program {
         self.scope.constant(value)
     }
 
+    /// See [`Scope::dft_diagonal`].
+    pub fn dft_diagonal(&self, factor: DftFactor, offset: i64, scale: f64) -> Weight {
+        self.scope.dft_diagonal(factor, offset, scale)
+    }
+
     /// Defines a function of `ciphertexts` ciphertexts and of weights with these periods.
     pub fn function(
         &self,
@@ -316,6 +322,22 @@ impl Scope {
     pub fn constant(&self, value: Complex64) -> Weight {
         assert!(value.is_finite(), "the constant {value} is not finite");
         self.recipe(Recipe::Constant { re: value.re, im: value.im })
+    }
+
+    /// `scale` times a diagonal of a factor of the encoder's transform. With all of them,
+    /// [`Ct::linear_transform`] applies `scale` times the factor.
+    ///
+    /// # Panics
+    /// If there is no such factor of at most all slots, it has no such diagonal, or the scale is not finite.
+    pub fn dft_diagonal(&self, factor: DftFactor, offset: i64, scale: f64) -> Weight {
+        let slots = self.shared.borrow().module.context.params.slots();
+        assert!(
+            factor.is_valid() && 1 << factor.log_slots <= slots,
+            "{factor:?} is no factor for {slots} slots"
+        );
+        assert!(factor.has_offset(offset), "{factor:?} has no diagonal {offset}");
+        assert!(scale.is_finite(), "the scale {scale} of a diagonal is not finite");
+        self.recipe(Recipe::Dft { factor, offset, scale })
     }
 
     /// The weight of this recipe: the one that has it already, or a new one.

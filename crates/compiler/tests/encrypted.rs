@@ -4,6 +4,7 @@
 mod programs;
 
 use cerium_ckks::encoding::Encoder;
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_client::{SecretKey, decrypt, encrypt_with_public_key, evaluation_key, public_key};
 use cerium_compiler::ciphertext::{Interpreter, Slots, noise};
@@ -88,6 +89,27 @@ fn polynomials_take_their_depth_and_no_more() {
         let ratio = check(&source, &params, &mut rng);
         assert!(ratio > 1e-3, "degree {degree}: the promise is {:.0} times the error", 1.0 / ratio);
     }
+}
+
+#[test]
+fn factors_of_the_transform_undo_each_other() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 6, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let p = Program::new("transform", &params);
+    let mut x = p.input("x", Packing::dense(512));
+    for (direction, scale) in [(Direction::SlotsToCoeffs, 0.5), (Direction::CoeffsToSlots, 2.0)] {
+        let factor = DftFactor { direction, log_slots: 9, first: 6, stages: 3 };
+        let offsets = factor.offsets().into_iter();
+        let diagonals: Vec<_> =
+            offsets.map(|offset| (offset, p.dft_diagonal(factor, offset, scale))).collect();
+        x = x.linear_transform(&diagonals);
+    }
+    p.output("x", Packing::dense(512), &x);
+    let source = p.finish();
+    let input: Slots = (0..params.slots()).map(|_| rng.random_range(-1.0..1.0).into()).collect();
+    let output = Interpreter::new(&source.module).run(std::slice::from_ref(&input)).remove(0);
+    assert!(input.iter().zip(&output).all(|(a, b)| (a - b).norm() < 1e-13));
+    check(&source, &params, &mut rng);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use cerium_artifact::kernel::*;
 use cerium_artifact::*;
 use cerium_ckks::automorphism::galois_element;
 use cerium_ckks::basis::{Basis, PrimeIndex};
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::{Params, ParamsSpec};
 use rand_chacha::ChaCha8Rng;
@@ -138,6 +139,7 @@ pub(crate) fn sample() -> Artifact {
         factor: 0.5,
         error: 0.0,
     };
+    let factor = DftFactor { direction: Direction::SlotsToCoeffs, log_slots: 4, first: 1, stages: 2 };
     Artifact {
         name: "sample".into(),
         params: spec,
@@ -149,6 +151,7 @@ pub(crate) fn sample() -> Artifact {
             Recipe::Gather { tensor: TensorId(0), gather: GatherId(0), factor: 1.0 },
             Recipe::Gather { tensor: TensorId(0), gather: GatherId(3), factor: -2.0 },
             Recipe::Constant { re: 0.0, im: 1.0 },
+            Recipe::Dft { factor, offset: -2, scale: 0.5 },
         ],
         gathers: vec![vec![1, NO_ELEMENT], vec![3, 2, 1, 0], vec![0, 1, 2, NO_ELEMENT], vec![2, 0]],
         tensors: vec![Tensor { name: "w".into(), values: vec![0.5, -1.0, 2.5] }],

@@ -4,6 +4,7 @@ use crate::sample::sample;
 use cerium_artifact::kernel::*;
 use cerium_artifact::*;
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
+use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 
 #[test]
@@ -68,6 +69,14 @@ fn gather(artifact: &mut Artifact, weight: usize) -> (&mut TensorId, &mut Gather
     }
 }
 
+/// The parts of the diagonal.
+fn dft(artifact: &mut Artifact) -> (&mut DftFactor, &mut i64, &mut f64) {
+    match &mut artifact.weights[3] {
+        Recipe::Dft { factor, offset, scale } => (factor, offset, scale),
+        other => panic!("{other:?} is no diagonal"),
+    }
+}
+
 fn constant(re: f64, im: f64) -> Recipe {
     Recipe::Constant { re, im }
 }
@@ -96,6 +105,14 @@ rejected! {
     gather_index: |a| *gather(a, 0).1 = GatherId(9) => "weight 0: it reads a tensor or gather";
     infinite_real_part: |a| a.weights[2] = constant(f64::INFINITY, 0.0) => "weight 2: its constant is not finite";
     infinite_imaginary_part: |a| a.weights[2] = constant(0.0, f64::NAN) => "weight 2: its constant";
+    dft_without_stages: |a| dft(a).0.stages = 0 => "weight 3: DftFactor";
+    dft_beyond_its_slots: |a| dft(a).0.stages = 4 => "is no factor of a transform of these slots";
+    dft_beyond_all_slots: |a| dft(a).0.log_slots = 5 => "is no factor of a transform of these slots";
+    dft_of_nonsense: |a| dft(a).0.first = 255 => "is no factor";
+    dft_between_offsets: |a| *dft(a).1 = 1 => "weight 3: its factor has no diagonal 1";
+    dft_beyond_offsets: |a| *dft(a).1 = i64::MAX - 1 => "its factor has no diagonal 9223";
+    dft_scale: |a| *dft(a).2 = f64::NEG_INFINITY => "weight 3: its scale is not finite";
+    dft_with_another_period: |a| a.weights[0] = a.weights[3] => "period 2^1 is expected";
     constant_with_a_period: |a| a.weights[0] = constant(1.0, 0.0) => "period 2^1 is expected";
     odd_period: |a| a.gathers[0].push(0) => "period 3 is not a power of two";
     long_period: |a| a.gathers[0] = vec![0; 32] => "period 32 is not a power of two of at most 16";
@@ -143,7 +160,7 @@ rejected! {
     plaintext_index: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 1, limb: 1 } => "does not exist";
     weight_param_unused: |a| a.functions[0].weight_params = 2 => "2 weight parameters and reads fewer";
     weight_param_index: |a| a.functions[0].plaintexts[0].weight = WeightRef::Param(1) => "parameter that does not exist";
-    weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(3)) => "weight that does not exist";
+    weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(4)) => "weight that does not exist";
     weight_count: |a| call(a).2.clear() => "it binds 0 weights, its callee has 1";
     frame_too_large: |a| a.functions[0].frame = u32::MAX => "its frame has 4294967295 slots";
     frame_too_small: |a| a.functions[0].frame = 1 => "Local(1) cannot be written";

@@ -22,6 +22,8 @@
 //! The permutation to bit-reversed order is left out: slots between the two directions are in that order, which
 //! does not matter to what works on each slot alone.
 
+use std::ops::RangeInclusive;
+
 use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
 
@@ -102,12 +104,20 @@ impl DftFactor {
     /// The offsets of the diagonals that are not zero, increasing: multiples of 2^`first` between -n/2
     /// (excluded) and n/2 (included), n = 2^`log_slots`.
     pub fn offsets(self) -> Vec<i64> {
-        let step = 1 << self.checked().first;
-        let (least, most) = match (self.is_cyclic(), 1i64 << self.stages) {
-            (true, count) => (1 - count / 2, count / 2),
-            (false, count) => (1 - count, count - 1),
-        };
-        (least..=most).map(|k| k * step).collect()
+        self.steps().map(|k| k << self.first).collect()
+    }
+
+    /// Whether the offset is among [`offsets`](Self::offsets).
+    pub fn has_offset(self, offset: i64) -> bool {
+        offset % (1 << self.checked().first) == 0 && self.steps().contains(&(offset >> self.first))
+    }
+
+    /// The offsets in units of 2^`first`.
+    fn steps(self) -> RangeInclusive<i64> {
+        match (self.checked().is_cyclic(), 1i64 << self.stages) {
+            (true, count) => 1 - count / 2..=count / 2,
+            (false, count) => 1 - count..=count - 1,
+        }
     }
 
     /// The period of all diagonals, a power of two.

@@ -1,5 +1,6 @@
 //! Random programs over every operation of the DSL, for tests that hold one level against another.
 
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::Steps;
 use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram, Weight};
@@ -44,6 +45,10 @@ pub(crate) fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
     let rounded = Complex64::new(rng.random_range(-5..=5).into(), rng.random_range(-5..=5).into());
     let exact = p.constant(rounded);
     weights.push(p.constant(constant));
+    let log_slots = rng.random_range(2..=params.slots().trailing_zeros()) as u8;
+    let factor =
+        DftFactor { direction: Direction::SlotsToCoeffs, log_slots, first: log_slots - 2, stages: 2 };
+    weights.push(p.dft_diagonal(factor, factor.offsets()[rng.random_range(0..4)], 0.9));
     let blend = p.function("blend", 2, &[], |scope, cts, _| {
         let minus_i = scope.constant(-Complex64::I);
         vec![(&cts[0] * &cts[1] + cts[0].mul_weight(&minus_i).mul_i()) * 0.5]
@@ -56,7 +61,7 @@ pub(crate) fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
         let Value { ct: a, depth: da, complex: ca } = pick(&values, rng);
         let Value { ct: b, depth: db, complex: cb } = pick(&values, rng);
         let which = rng.random_range(0..weights.len());
-        let (weight, weighed) = (&weights[which], ca || which == 4);
+        let (weight, weighed) = (&weights[which], ca || which >= 4);
         let (deepest, either) = (da.max(db), ca || cb);
         let (ct, depth, complex) = match rng.random_range(0..14) {
             0 => ((&a + &b) * 0.5, deepest + 1, either),
@@ -69,10 +74,10 @@ pub(crate) fn random(params: &Params, rng: &mut StdRng) -> SourceProgram {
             7 => (-&a, da, ca),
             8 => {
                 let diagonals: Vec<(i64, Weight)> =
-                    (0..5).map(|i| ((i - 1) * rng.random_range(1..4), weights[i as usize].clone())).collect();
+                    (0..6).map(|i| ((i - 1) * rng.random_range(1..4), weights[i as usize].clone())).collect();
                 let stride = rng.random_range(1..6);
                 let steps = [Steps::Auto, Steps::Stride(stride), Steps::Chain(stride)];
-                (a.linear_transform_in(steps[rng.random_range(0..3)], &diagonals) * 0.2, da + 2, true)
+                (a.linear_transform_in(steps[rng.random_range(0..3)], &diagonals) * 0.16, da + 2, true)
             }
             9 => {
                 // Chebyshev polynomials stay small on real slots only.

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use cerium_artifact::{Artifact, GatherId, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef};
 use cerium_ckks::basis::{Basis, Scale};
+use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::encoding::{Encoder, EncodingError};
 use cerium_ckks::params::Params;
 use rayon::prelude::*;
@@ -80,6 +81,7 @@ impl Encoding {
 enum Identity {
     Gather(TensorId, GatherId, u64),
     Constant(u64, u64),
+    Dft(DftFactor, i64, u64),
 }
 
 impl Identity {
@@ -87,6 +89,7 @@ impl Identity {
         match *recipe {
             Recipe::Gather { tensor, gather, factor } => Identity::Gather(tensor, gather, factor.to_bits()),
             Recipe::Constant { re, im } => Identity::Constant(re.to_bits(), im.to_bits()),
+            Recipe::Dft { factor, offset, scale } => Identity::Dft(factor, offset, scale.to_bits()),
         }
     }
 }

@@ -171,6 +171,9 @@ impl Naive<'_> {
                 }
             }
             Recipe::Constant { re, im } => Complex64 { re, im },
+            Recipe::Dft { factor, offset, scale } => {
+                factor.diagonal(offset)[(i + plaintext.rotation as usize) % period] * scale
+            }
         };
         let slots: Vec<Complex64> = (0..period).map(slot).collect();
         let encoder = Encoder::new(self.params);

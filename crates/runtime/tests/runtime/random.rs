@@ -4,6 +4,7 @@ use cerium_artifact::kernel::*;
 use cerium_artifact::*;
 use cerium_ckks::automorphism::galois_element;
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
 use rand_chacha::ChaCha8Rng;
@@ -33,6 +34,8 @@ pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     // Weights 1, 2 and 4 have one period, and 4 is 2 again.
     let mut weights = vec![recipe(0, 1.0), recipe(1, -0.5), recipe(2, 0.25), recipe(3, 1.0), recipe(2, 0.25)];
     weights.push(Recipe::Constant { re: -2.0, im: 1.0 });
+    let factor = DftFactor { direction: Direction::CoeffsToSlots, log_slots: 3, first: 1, stages: 1 };
+    weights.push(Recipe::Dft { factor, offset: -2, scale: 0.75 });
     let mut functions: Vec<Function> = Vec::new();
     for _ in 0..3 {
         let args = random_primes(rng, &params, 6);
@@ -122,6 +125,7 @@ impl<'a> Builder<'a> {
             plaintext(WeightRef::Weight(WeightId(4)), 2, 0, 28),
             plaintext(WeightRef::Weight(WeightId(2)), 2, 0, 28),
             plaintext(WeightRef::Weight(WeightId(5)), 0, 0, 0),
+            plaintext(WeightRef::Weight(WeightId(6)), 2, 1, 33),
         ];
         if weight_params > 0 {
             plaintexts.push(plaintext(WeightRef::Param(0), 2, 3, 29));

@@ -157,3 +157,17 @@ fn impossible_factors_are_known() {
         assert!(!bad.is_valid());
     }
 }
+
+#[test]
+fn offsets_are_told_from_other_numbers() {
+    for log_slots in 1..6 {
+        for first in 0..log_slots {
+            for stages in 1..=log_slots - first {
+                let factor = DftFactor { direction: SlotsToCoeffs, log_slots, first, stages };
+                let offsets = factor.offsets();
+                assert!((-70..70).all(|k| factor.has_offset(k) == offsets.contains(&k)), "{factor:?}");
+                assert!(![i64::MIN, i64::MAX].iter().any(|&k| factor.has_offset(k)));
+            }
+        }
+    }
+}

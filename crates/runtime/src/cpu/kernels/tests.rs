@@ -104,14 +104,16 @@ fn dot_takes_runs_of_any_length() {
         let len = rng.next_u32() as usize % ((1 << log_n) - offset + 1);
         let factors: Vec<(Vec<u32>, Vec<u32>, u32)> = (0..1 + round % 19)
             .map(|i| {
-                let log_run = if round % 2 == 0 { round / 2 % (log_n + 1) } else { (round + i) % (log_n + 1) };
+                let log_run =
+                    if round % 2 == 0 { round / 2 % (log_n + 1) } else { (round + i) % (log_n + 1) };
                 (residues(&mut rng, &q, len), residues(&mut rng, &q, 1 << (log_n - log_run)), log_run)
             })
             .collect();
         let pairs: Vec<(&[u32], Runs)> =
             factors.iter().map(|(a, b, log_run)| (&a[..], Runs::new(b, *log_run, offset))).collect();
         let word = |i: usize| {
-            let term = |(a, b, log_run): &(Vec<u32>, Vec<u32>, u32)| q.mont_mul(a[i], b[(offset + i) >> log_run]);
+            let term =
+                |(a, b, log_run): &(Vec<u32>, Vec<u32>, u32)| q.mont_mul(a[i], b[(offset + i) >> log_run]);
             factors.iter().map(term).fold(0, |sum, term| q.add(sum, term))
         };
         let expected: Vec<u32> = (0..len).map(word).collect();
@@ -254,7 +256,10 @@ fn dot_of_compact_plaintexts_is_measured() {
                 fastest[1] = fastest[1].min(start.elapsed().as_secs_f64());
             }
             let [before, after] = fastest.map(|s| s * 1e6);
-            println!("{isa}, runs of 2^{log_run}: {before:.0} us unfolded, {after:.0} us, {:.2} times", before / after);
+            println!(
+                "{isa}, runs of 2^{log_run}: {before:.0} us unfolded, {after:.0} us, {:.2} times",
+                before / after
+            );
         }
     }
 }
