@@ -26,7 +26,7 @@ use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
 use ir::Trace;
 use ir::simplify::share;
-use limb::passes::{fold_scalars, form_dots, order_by_prime};
+use limb::passes::{cancel_transforms, fold_scalars, form_dots, order_by_prime};
 use polynomial::lower_to_limb;
 use polynomial::passes::{expand_divisions, merge_divisions, sink_divisions};
 
@@ -87,6 +87,7 @@ pub fn compile(
     let chunk = options.chunk.unwrap_or_else(|| report::default_chunk(&ct.context.params));
     let mut limb = trace.lower("lower_to_limb", &poly, |m| Ok::<_, Infallible>(lower_to_limb(m)))?;
     trace.pass("share", &mut limb, sharing)?;
+    trace.pass("cancel_transforms", &mut limb, cancel_transforms)?;
     trace.pass("fold_scalars", &mut limb, fold_scalars)?;
     trace.pass("form_dots", &mut limb, form_dots)?;
     trace.pass("order_by_prime", &mut limb, |m| order_by_prime(m, chunk))?;

@@ -53,6 +53,9 @@ fn polynomial_and_limb_interpreters_agree() {
         let mut module = polynomial::lower_to_limb(&poly);
         assert!(run_limb(&module, &mut rng.clone()) == expected, "lowered");
         share(&mut module);
+        let Ok(()) = limb_passes::cancel_transforms(&mut module);
+        module.verify().unwrap();
+        assert!(run_limb(&module, &mut rng.clone()) == expected, "transforms cancelled");
         let Ok(()) = limb_passes::fold_scalars(&mut module);
         assert!(run_limb(&module, &mut rng.clone()) == expected, "scalars folded");
         let Ok(()) = limb_passes::form_dots(&mut module);

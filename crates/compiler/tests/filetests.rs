@@ -142,6 +142,9 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
             let Ok(()) = poly_passes::expand_divisions(m);
         }),
         ("lower_to_limb", _) => checked(&polynomial::lower_to_limb(&read_poly().map_err(fail)?)),
+        ("cancel_transforms", _) => pass(read_limb().map_err(fail)?, |m| {
+            let Ok(()) = limb_passes::cancel_transforms(m);
+        }),
         ("fold_scalars", _) => pass(read_limb().map_err(fail)?, |m| {
             let Ok(()) = limb_passes::fold_scalars(m);
         }),
