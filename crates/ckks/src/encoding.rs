@@ -187,13 +187,19 @@ impl Encoder {
     /// If `params` has another ring degree than the encoder, or the polynomial is in the evaluation domain.
     pub fn decode(&self, params: &Params, message: &Poly, scale: Scale) -> Vec<Complex64> {
         assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
-        let coefficients = message.to_floats(params);
+        let slots = self.evaluate(&message.to_floats(params));
+        slots.iter().map(|z| Complex64 { re: z.re / scale.0, im: z.im / scale.0 }).collect()
+    }
+
+    /// The N/2 slots of the real polynomial with these N coefficients.
+    ///
+    /// # Panics
+    /// If there are not N.
+    pub fn evaluate(&self, coefficients: &[f64]) -> Vec<Complex64> {
+        assert_eq!(coefficients.len(), 2 * self.slots(), "one coefficient for each power of X");
         let (first, second) = coefficients.split_at(self.slots());
-        let mut values: Vec<Complex64> = first
-            .iter()
-            .zip(second)
-            .map(|(&re, &im)| Complex64 { re: re / scale.0, im: im / scale.0 })
-            .collect();
+        let mut values: Vec<Complex64> =
+            first.iter().zip(second).map(|(&re, &im)| Complex64 { re, im }).collect();
         fft::forward(&self.roots, &mut values);
         values
     }

@@ -24,11 +24,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
+use cerium_ckks::basis::Level;
 use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::params::Params;
 use num_complex::Complex64;
 
-use crate::ciphertext::{Builder, Context, Data, Module, Op, Steps, Type};
+use crate::ciphertext::{BootstrapKind, Builder, Context, Data, Module, Op, Steps, Type};
 use crate::ir::{IrError, Number, Symbol, ValueId};
 
 /// A program as written: an unplaced module of the ciphertext level with its ports.
@@ -143,6 +144,12 @@ enum WeightSource {
 #[derive(Clone, Debug)]
 pub struct Func {
     name: Symbol,
+}
+
+impl Func {
+    pub(crate) fn name(&self) -> &Symbol {
+        &self.name
+    }
 }
 
 /// A tensor of raw weights.
@@ -266,6 +273,21 @@ impl Program {
         self.scope.call(function, ciphertexts, weights)
     }
 
+    /// A program for functions only, whose weights and stages continue those of an unplaced module.
+    pub(crate) fn resume(module: &Module) -> Program {
+        let program = Program::new("library", &module.context.params);
+        let mut shared = program.scope.shared.borrow_mut();
+        shared.module.context = module.context.clone();
+        shared.module.stages.clone_from(&module.stages);
+        drop(shared);
+        program
+    }
+
+    /// The functions of a program that [`Program::resume`] began.
+    pub(crate) fn suspend(self) -> Module {
+        self.scope.shared.borrow().module.clone()
+    }
+
     /// The finished program.
     pub fn finish(self) -> SourceProgram {
         let outputs = self.outputs.into_inner();
@@ -373,6 +395,10 @@ impl Scope {
         }
     }
 
+    fn log_slots(&self) -> u32 {
+        self.shared.borrow().module.context.params.log_n() - 1
+    }
+
     fn with_data<R>(&self, edit: impl FnOnce(&mut Data, &mut HashMap<Vec<u32>, GatherId>) -> R) -> R {
         let shared = &mut *self.shared.borrow_mut();
         edit(Arc::make_mut(&mut shared.module.context.data), &mut shared.gathers)
@@ -404,6 +430,48 @@ impl Ct {
         let offsets = diagonals.iter().map(|(offset, _)| *offset).collect();
         let diagonals = diagonals.iter().map(|(_, weight)| self.scope.plain(weight)).collect();
         self.scope.push(Op::LinearTransform { x: self.value, diagonals, offsets, steps })
+    }
+
+    /// The same at level `to`: pins by hand what the compiler otherwise chooses. The value must be at that level or above.
+    pub fn lower(&self, to: Level) -> Ct {
+        self.scope.push(Op::Lower { a: self.value, to })
+    }
+
+    /// Refreshed by a bootstrap at this place, whatever the compiler would choose: the same value at the level from which
+    /// a bootstrapping parameter set computes. Real and imaginary parts of the slots must be within `[-bound, bound]`.
+    pub fn bootstrap(&self, kind: BootstrapKind, bound: f64) -> Ct {
+        self.bootstrap_sparse(kind, self.scope.log_slots(), bound)
+    }
+
+    /// As [`Ct::bootstrap`], for slots that repeat with period `2^log_slots`: fewer slots are refreshed in less time.
+    pub fn bootstrap_sparse(&self, kind: BootstrapKind, log_slots: u32, bound: f64) -> Ct {
+        let op = Op::Bootstrap { xs: vec![self.value], kind, log_slots, bound: Number(bound) };
+        self.scope.push(op)
+    }
+
+    /// Two real values refreshed by one bootstrap.
+    pub fn bootstrap_pair(&self, other: &Ct, bound: f64) -> (Ct, Ct) {
+        self.same_scope(other);
+        let xs = vec![self.value, other.value];
+        let log_slots = self.scope.log_slots();
+        let op = Op::Bootstrap { xs, kind: BootstrapKind::Real, log_slots, bound: Number(bound) };
+        let results = self.scope.builder.borrow_mut().try_push(&self.scope.shared.borrow().module, op);
+        let mut results = results.unwrap_or_else(|message| panic!("bootstrap of two values: {message}"));
+        let mut next = || {
+            let value = ValueId(results.next().expect("as many results as operands"));
+            Ct { scope: self.scope.clone(), value }
+        };
+        (next(), next())
+    }
+
+    /// From level 0 to the top: see [`Op::ModRaise`].
+    pub fn mod_raise(&self) -> Ct {
+        self.scope.push(Op::ModRaise { a: self.value })
+    }
+
+    /// The value times `factor` (positive), at no cost: its scale is divided by the factor.
+    pub fn reinterpret(&self, factor: f64) -> Ct {
+        self.scope.push(Op::Reinterpret { a: self.value, factor: Number(factor) })
     }
 
     /// The Chebyshev series `sum_k coefficients[k] * T_k(self)`; slots must be in [-1, 1].

@@ -7,6 +7,7 @@
 //! [`compile`] is the pass list. Each level is a folder: operations in a table, types with the typing rule (which is the
 //! verifier), an interpreter (which is the oracle), passes, and the lowering to the level below.
 
+pub mod bootstrap;
 pub mod ciphertext;
 pub mod dsl;
 pub mod ir;
@@ -21,6 +22,7 @@ use std::time::Instant;
 use cerium_artifact::{Artifact, GatherId, PackedCiphertext, Port};
 use num_complex::Complex64;
 
+use bootstrap::{ExpandError, expand_bootstrap};
 use ciphertext::passes::{PlaceError, expand_linear_transform, expand_poly_eval, place_levels};
 use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
@@ -47,6 +49,9 @@ pub enum CompileError {
     /// The source program is not well formed.
     #[error("the program is not well formed: {0}")]
     Source(String),
+    /// Bootstraps cannot be expanded.
+    #[error(transparent)]
+    Bootstrap(#[from] ExpandError),
     /// Levels cannot be placed.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -69,6 +74,7 @@ pub fn compile(
     let mut ct = source.module.clone();
     // A program whose entry takes placed ciphertexts was placed by hand.
     if ct.entry().param_types().iter().all(|ty| ty.placement().is_none()) {
+        trace.pass("expand_bootstrap", &mut ct, expand_bootstrap)?;
         trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
         trace.pass("share", &mut ct, sharing)?;
@@ -104,13 +110,13 @@ pub fn compile(
         [] => random_samples(source),
         samples => samples.to_vec(),
     };
-    let noise = noise::estimate(&ct, &samples, |output, slot| {
+    let noise = noise::estimate(&source.module, &ct, &samples, |output, slot| {
         let gather = &source.outputs[output].packing.gather;
         gather[slot % gather.len()] != cerium_artifact::NO_ELEMENT
     });
     trace.record("ciphertext", "estimate_noise", start.elapsed(), (nodes, nodes));
 
-    let data = &source.module.context.data;
+    let data = &ct.context.data;
     let mut gathers = data.gathers.clone();
     let entry = ct.entry();
     let mut ports = |sources: &[SourcePort], values: &[ciphertext::Type], errors: &[f64]| {

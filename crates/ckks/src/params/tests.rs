@@ -48,7 +48,7 @@ fn levels_stay_within_a_fraction_of_a_bit_of_their_scale() {
 #[test]
 fn sets_for_bootstrapping_have_the_levels_for_it() {
     for (name, log_scale, program_level, base) in
-        [("boot-40", 40.0, 17, 60.0), ("boot-35", 35.0, 21, 50.0), ("boot-30", 30.0, 26, 50.0)]
+        [("boot-40", 40.0, 17, 50.0), ("boot-35", 35.0, 21, 50.0), ("boot-30", 30.0, 26, 50.0)]
     {
         for params in
             [name.to_owned(), format!("insecure-{name}")].map(|n| Params::named_insecure(&n).unwrap())

@@ -1,8 +1,10 @@
 //! The clear interpreter: programs of this level on slots instead of ciphertexts. It is the oracle of accuracy: what
 //! it computes is what the encrypted program computes up to noise.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use cerium_artifact::Recipe;
 use cerium_ckks::basis::Level;
 use num_complex::Complex64;
 
@@ -39,12 +41,14 @@ impl Perturb for () {}
 pub struct Interpreter<'a> {
     module: &'a Module,
     slots: usize,
+    /// Diagonals of transforms by weight: they take long to make, and every bootstrap needs them.
+    transforms: Mutex<HashMap<u32, Arc<Slots>>>,
 }
 
 impl<'a> Interpreter<'a> {
     /// An interpreter for `module` on vectors of as many slots as its parameter set has.
     pub fn new(module: &'a Module) -> Self {
-        Interpreter { module, slots: module.context.params.slots() }
+        Interpreter { module, slots: module.context.params.slots(), transforms: Mutex::default() }
     }
 
     /// Runs the entry on input slots (each of length `slots`).
@@ -123,6 +127,17 @@ impl<'a> Interpreter<'a> {
         function.results.iter().map(|v| values[v.index()].clone()).collect()
     }
 
+    fn weight(&self, index: u32) -> Arc<Slots> {
+        let data = &self.module.context.data;
+        match data.weights[index as usize] {
+            Recipe::Dft { .. } => {
+                let mut transforms = self.transforms.lock().unwrap_or_else(PoisonError::into_inner);
+                transforms.entry(index).or_insert_with(|| Arc::new(data.slots(index))).clone()
+            }
+            _ => Arc::new(data.slots(index)),
+        }
+    }
+
     fn step(&self, op: &Op, values: &[Value]) -> Value {
         let ct = |v: &ValueId| cipher(&values[v.index()]).clone();
         let pt = |v: &ValueId| plain(&values[v.index()]).clone();
@@ -150,7 +165,7 @@ impl<'a> Interpreter<'a> {
                 Value::Cipher(Arc::new(slots))
             }
             Op::Conjugate { a } => map(a, &|x| x.conj()),
-            Op::Weight { index } => Value::Plain(Arc::new(self.module.context.data.slots(*index))),
+            Op::Weight { index } => Value::Plain(self.weight(*index)),
             Op::RotatePlain { p, by } => {
                 let mut slots = pt(p).as_ref().clone();
                 let by = by.rem_euclid(slots.len() as i64) as usize;

@@ -171,7 +171,7 @@ impl Lowering<'_> {
             }
             Op::Call { args, function } => return self.call(args, function.clone(), results),
             Op::Reinterpret { a, .. } => self.polys(*a),
-            Op::ModRaise { .. } => unreachable!("not lowered yet"),
+            Op::ModRaise { a } => self.mod_raise(*a),
             Op::LinearTransform { .. } | Op::PolyEval { .. } | Op::Lower { .. } | Op::Bootstrap { .. } => {
                 unreachable!("expanded before lowering")
             }
@@ -220,16 +220,26 @@ impl Lowering<'_> {
         let q = self.params.basis(level);
         let qp = q.union(self.params.p_basis());
         let parts: Vec<Basis> = digits_in(self.params, q).map(|(_, part)| part).collect();
-        let digits: Vec<ValueId> = parts
+        let digits = parts
             .into_iter()
             .map(|part| {
                 let own = self.restrict(c, part);
-                let coefficients = self.push(Poly::Intt { a: own });
-                let others = self.push(Poly::BaseConvert { a: coefficients, to: qp.minus(part) });
-                let others = self.push(Poly::Ntt { a: others });
-                self.push(Poly::Join { a: own, b: others })
+                self.mod_up(own, part, qp)
             })
             .collect();
+        self.switch(digits, key, qp, q)
+    }
+
+    /// The centered integer polynomial that `c` stands for on `from`, on the larger basis `to`.
+    fn mod_up(&mut self, c: ValueId, from: Basis, to: Basis) -> ValueId {
+        let coefficients = self.push(Poly::Intt { a: c });
+        let others = self.push(Poly::BaseConvert { a: coefficients, to: to.minus(from) });
+        let others = self.push(Poly::Ntt { a: others });
+        self.push(Poly::Join { a: c, b: others })
+    }
+
+    /// The inner product of digits on `qp` with a key, divided down to `q`.
+    fn switch(&mut self, digits: Vec<ValueId>, key: KeyKind, qp: Basis, q: Basis) -> (ValueId, ValueId) {
         // Both products before both divisions: a digit's limb meets both halves of the key while it is at hand.
         let mut product = |half| {
             let op = Poly::KeyProduct { digits: digits.clone(), key: KeyName(key), half: HalfName(half) };
@@ -237,6 +247,22 @@ impl Lowering<'_> {
         };
         let (b, a) = (product(Half::B), product(Half::A));
         (self.divide(b, qp, q), self.divide(a, qp, q))
+    }
+
+    /// Switches to the sparse secret, reads both polynomials as integers below Q_0, and switches back at the top. One
+    /// digit is enough both times: it is below Q_0, so that its product with the error of the key vanishes beside P.
+    fn mod_raise(&mut self, a: ValueId) -> Vec<ValueId> {
+        let params = self.params;
+        let (base, sparse_p) = (params.basis(Level(0)), params.sparse_p_basis());
+        let (q, qp) = (params.q_basis(), params.q_basis().union(params.p_basis()));
+        let polys = self.polys(a);
+        let digit = self.mod_up(polys[1], base, base.union(sparse_p));
+        let (b, sparse) = self.switch(vec![digit], KeyKind::ToSparse, base.union(sparse_p), base);
+        let c0 = self.push(Poly::Add { a: polys[0], b });
+        let c0 = self.mod_up(c0, base, q);
+        let digit = self.mod_up(sparse, base, qp);
+        let (b, a) = self.switch(vec![digit], KeyKind::FromSparse, qp, q);
+        vec![self.push(Poly::Add { a: c0, b }), a]
     }
 
     /// `round(c * prod(E) / prod(L))`, where L leaves the basis and E enters it.
@@ -255,7 +281,7 @@ impl Lowering<'_> {
     fn adjust(&mut self, a: ValueId, at: Placement, to: Level) -> Vec<ValueId> {
         let params = self.params;
         let target = params.basis(to);
-        let through = self.stopover(params.basis(at.level), target);
+        let through = self.stopover(params.basis(at.level), to);
         let log_ratio = params.log_product(through) - params.log_product(target);
         let scalar = round(params.scale(to).0 / at.scale.0 * log_ratio.exp2());
         let polys = self.polys(a);
@@ -271,9 +297,10 @@ impl Lowering<'_> {
 
     /// The smallest part of `from`, dropping the last primes first, that is larger than `to` by almost a scale: by so much
     /// the constant of an adjustment is rounded to.
-    fn stopover(&self, from: Basis, to: Basis) -> Basis {
+    fn stopover(&self, from: Basis, level: Level) -> Basis {
+        let to = self.params.basis(level);
         let room = |basis: Basis| self.params.log_product(basis) - self.params.log_product(to);
-        let enough = self.params.scale(Level(0)).log2() - 4.0;
+        let enough = self.params.scale(level).log2() - 4.0;
         let mut through = from;
         while let Some(last) = through.last() {
             let fewer = through.minus(std::iter::once(last).collect());

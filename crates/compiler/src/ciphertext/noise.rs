@@ -11,7 +11,8 @@ use std::f64::consts::TAU;
 use std::sync::Arc;
 
 use cerium_ckks::basis::Level;
-use cerium_ckks::params::Params;
+use cerium_ckks::encoding::Encoder;
+use cerium_ckks::params::{Params, SPARSE_WEIGHT};
 use num_complex::Complex64;
 
 use super::interpret::Perturb;
@@ -43,21 +44,25 @@ pub struct NoiseReport {
     pub stages: Vec<f64>,
 }
 
-/// Estimates the errors of a placed program whose inputs are fresh public-key encryptions. `samples` holds input slots of
-/// typical runs, at least one; `counts(output, slot)` says whether a slot of an output has a meaning.
+/// Estimates the errors of a placed program whose inputs are fresh public-key encryptions, against those of `source`, the
+/// program as it was written. `samples` holds input slots of typical runs, at least one; `counts(output, slot)` says whether a
+/// slot of an output has a meaning.
 pub fn estimate(
+    source: &Module,
     module: &Module,
     samples: &[Vec<Slots>],
     counts: impl Fn(usize, usize) -> bool,
 ) -> NoiseReport {
     assert!(!samples.is_empty(), "an estimate needs at least one sample");
-    let interpreter = Interpreter::new(module);
+    let (ideal, interpreter) = (Interpreter::new(source), Interpreter::new(module));
     let mut outputs = vec![Deviation::default(); module.entry().results.len()];
     let mut stages = vec![Deviation::default(); module.stages.len()];
     for (index, inputs) in samples.iter().enumerate() {
-        let clean = run(&interpreter, module, inputs, &mut ());
+        let expected = ideal.run(inputs);
         for draw in 0..DRAWS {
-            let mut errors = Errors::new(&module.context.params, index as u64 * DRAWS + draw);
+            let seed = index as u64 * DRAWS + draw;
+            let clean = run(&interpreter, module, inputs, &mut Raises::new(&module.context.params, seed));
+            let mut errors = Errors::new(&module.context.params, seed);
             let entry = module.entry();
             let mut fresh = inputs.clone();
             for (value, slots) in entry.params().zip(&mut fresh) {
@@ -66,7 +71,7 @@ pub fn estimate(
             }
             let noisy = run(&interpreter, module, &fresh, &mut errors);
             for (i, deviation) in outputs.iter_mut().enumerate() {
-                let pairs = clean.outputs[i].iter().zip(&noisy.outputs[i]).enumerate();
+                let pairs = expected[i].iter().zip(&noisy.outputs[i]).enumerate();
                 pairs.filter(|(slot, _)| counts(i, *slot)).for_each(|(_, (a, b))| deviation.observe(a - b));
             }
             for (deviation, (a, b)) in stages.iter_mut().zip(clean.stages.iter().zip(&noisy.stages)) {
@@ -115,6 +120,46 @@ impl Deviation {
     }
 }
 
+/// Draws the integers that raising the modulus uncovers.
+struct Raises {
+    encoder: Encoder,
+    random: SplitMix,
+}
+
+impl Raises {
+    fn new(params: &Params, seed: u64) -> Self {
+        Raises { encoder: Encoder::new(params), random: SplitMix(!seed) }
+    }
+}
+
+impl Perturb for Raises {
+    /// A coefficient is the nearest integer to `(c0 + c1 s) / Q_0`, a sum of as many uniform numbers as the sparse secret
+    /// has coefficients, and one.
+    fn raise(&mut self, slots: &mut Slots) {
+        let mut integer = || {
+            let sum: f64 = (0..=SPARSE_WEIGHT).map(|_| self.random.uniform() - 0.5).sum();
+            sum.round()
+        };
+        let coefficients: Vec<f64> = (0..2 * slots.len()).map(|_| integer()).collect();
+        let raised = self.encoder.evaluate(&coefficients);
+        slots.iter_mut().zip(raised).for_each(|(slot, integer)| *slot += integer);
+    }
+}
+
+/// The generator SplitMix64.
+struct SplitMix(u64);
+
+impl SplitMix {
+    /// Uniform in [0, 1).
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
 /// Draws the errors that the scheme adds to slots.
 struct Errors<'a> {
     params: &'a Params,
@@ -123,34 +168,27 @@ struct Errors<'a> {
     weight: f64,
     /// Complex Gaussian numbers of unit variance, read from a random start for each error.
     table: Vec<Complex64>,
-    state: u64,
+    random: SplitMix,
+    raises: Raises,
 }
 
 impl<'a> Errors<'a> {
     fn new(params: &'a Params, seed: u64) -> Self {
         let n = params.n() as f64;
-        let mut errors = Errors { params, n, weight: n / 2.0, table: Vec::new(), state: seed };
+        let (random, raises) = (SplitMix(seed), Raises::new(params, seed));
+        let mut errors = Errors { params, n, weight: n / 2.0, table: Vec::new(), random, raises };
         // Box and Muller's transform; E|z|^2 = 1.
         let gaussian = |errors: &mut Self| {
-            let radius = (-(1.0 - errors.uniform()).ln()).sqrt();
-            Complex64::from_polar(radius, TAU * errors.uniform())
+            let radius = (-(1.0 - errors.random.uniform()).ln()).sqrt();
+            Complex64::from_polar(radius, TAU * errors.random.uniform())
         };
         let table = (0..(1 << 14) + 3).map(|_| gaussian(&mut errors)).collect();
         Errors { table, ..errors }
     }
 
-    /// Uniform in [0, 1) (SplitMix64).
-    fn uniform(&mut self) -> f64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-
     /// Adds an error of this standard deviation to every slot.
     fn add(&mut self, slots: &mut [Complex64], deviation: f64) {
-        let start = (self.uniform() * self.table.len() as f64) as usize;
+        let start = (self.random.uniform() * self.table.len() as f64) as usize;
         let draws = self.table.iter().cycle().skip(start);
         slots.iter_mut().zip(draws).for_each(|(slot, draw)| *slot += deviation * draw);
     }
@@ -165,6 +203,13 @@ impl<'a> Errors<'a> {
     fn rescale(&self, at: Placement) -> f64 {
         let secret = if at.size == 3 { self.weight + self.weight * self.weight } else { self.weight };
         (self.n * (1.0 + secret) / 12.0).sqrt() / at.scale.0
+    }
+
+    /// Rounding after the switch to the sparse secret and after that back; the products with the errors of both keys vanish
+    /// beside their moduli.
+    fn mod_raise(&self, scale: f64) -> f64 {
+        let weights = SPARSE_WEIGHT as f64 + self.weight;
+        (self.n * (2.0 + weights) / 12.0).sqrt() / scale
     }
 
     /// A key switch: each digit times an error, divided by P, and the rounding of `mod_down`.
@@ -187,6 +232,10 @@ fn rounding(period: usize, scale: f64) -> f64 {
 }
 
 impl Perturb for Errors<'_> {
+    fn raise(&mut self, slots: &mut Slots) {
+        self.raises.raise(slots);
+    }
+
     fn cipher(&mut self, function: &Function, node: &Node<Op>, slots: &mut Arc<Slots>) {
         let at =
             function.type_of(node.result()).placement().expect("placed functions have placed ciphertexts");
@@ -195,10 +244,11 @@ impl Perturb for Errors<'_> {
                 self.key_switch(at.level, at.scale.0)
             }
             Op::Rescale { .. } => self.rescale(at),
+            Op::ModRaise { .. } => self.mod_raise(at.scale.0),
             Op::Adjust { .. } => {
                 // The constant that makes the scale exact is rounded as well.
                 let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm()));
-                let constant = largest * 16.0 / self.params.scale(Level(0)).0;
+                let constant = largest * 16.0 / self.params.scale(at.level).0;
                 self.rescale(at).hypot(constant)
             }
             Op::MulConst { value, scale, .. } if value.0.fract() != 0.0 => {

@@ -10,7 +10,7 @@ use cerium_ckks::params::Params;
 use cerium_ckks::rns::{self, Poly};
 use num_complex::Complex64;
 
-use super::types::digits_in;
+use super::types::key_digits;
 use super::{Function, Module, Op};
 
 /// Where an interpreter finds evaluation keys.
@@ -124,7 +124,7 @@ impl<'a> Interpreter<'a> {
             Op::Divide { a, c, by, times } => Poly::divide(params, of(a), of(c), *by, *times),
             Op::KeyProduct { digits, key, half } => {
                 let basis = of(&digits[0]).basis();
-                let numbers = digits_in(params, basis).map(|(i, _)| i);
+                let numbers = key_digits(params, key.0, basis).into_iter();
                 let terms = digits.iter().zip(numbers).map(|(digit, number)| {
                     let limbs = basis.iter().map(|p| self.keys.limb(key.0, half.0, number, p)).collect();
                     of(digit).mont_mul(params, &Poly::from_limbs(basis, rns::Domain::Evaluation, limbs))

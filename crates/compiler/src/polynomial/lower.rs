@@ -14,7 +14,7 @@
 use cerium_ckks::basis::{Basis, PrimeIndex};
 use cerium_ckks::params::Params;
 
-use super::types::digits_in;
+use super::types::key_digits;
 use super::{Function, Module, Op as Poly, Type};
 use crate::ir::{Number, Symbol, ValueId};
 use crate::limb::{Builder, Module as LimbModule, Op, Type as LimbType};
@@ -191,7 +191,7 @@ impl Lowering<'_> {
             Poly::KeyProduct { digits, key, half } => {
                 let digits: Vec<(Basis, Vec<ValueId>)> = digits.iter().map(|d| self.limbs(*d)).collect();
                 let basis = digits[0].0;
-                let numbers: Vec<usize> = digits_in(self.params, basis).map(|(i, _)| i).collect();
+                let numbers: Vec<usize> = key_digits(self.params, key.0, basis);
                 let mut limbs = Vec::with_capacity(basis.len());
                 for (position, prime) in basis.iter().enumerate() {
                     let mut terms = Vec::with_capacity(2 * digits.len());

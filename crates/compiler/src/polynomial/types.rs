@@ -3,6 +3,8 @@
 use std::fmt;
 
 use cerium_ckks::basis::Basis;
+use cerium_ckks::evaluation_key::KeyKind;
+use cerium_ckks::params::Params;
 
 use super::{Module, Op};
 use crate::ir::{Attribute, Operation};
@@ -181,16 +183,20 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             }
             one(c, Domain::Evaluation)
         }
-        Op::KeyProduct { digits, .. } => {
+        Op::KeyProduct { digits, key, .. } => {
             let Some(first) = operands.first() else { return Err("key_product has no digits".into()) };
             let basis = evaluated(first)?;
             if operands.iter().any(|ty| ty != first) {
                 return Err("the digits of a key_product differ in type".into());
             }
-            if !params.p_basis().is_subset(basis) {
+            let p_basis = match key.0 {
+                KeyKind::ToSparse => params.sparse_p_basis(),
+                _ => params.p_basis(),
+            };
+            if !p_basis.is_subset(basis) {
                 return Err(format!("the digits on {basis} lack primes of P"));
             }
-            let expected = digits_in(params, basis).count();
+            let expected = key_digits(params, key.0, basis).len();
             if digits.len() == expected {
                 one(basis, Domain::Evaluation)
             } else {
@@ -214,12 +220,18 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
 }
 
 /// The digits of a parameter set that have a prime in `basis`, with their index in the set.
-pub(crate) fn digits_in(
-    params: &cerium_ckks::params::Params,
-    basis: Basis,
-) -> impl Iterator<Item = (usize, Basis)> {
+pub(crate) fn digits_in(params: &Params, basis: Basis) -> impl Iterator<Item = (usize, Basis)> {
     let parts = params.digits().iter().enumerate().map(move |(i, digit)| (i, digit.intersection(basis)));
     parts.filter(|(_, part)| !part.is_empty())
+}
+
+/// Positions in the parameter set of the digits that a product with a key of this kind takes on `basis`. Switching to and
+/// from the sparse secret takes all of Q as one digit.
+pub(crate) fn key_digits(params: &Params, kind: KeyKind, basis: Basis) -> Vec<usize> {
+    match kind {
+        KeyKind::ToSparse | KeyKind::FromSparse => vec![0],
+        _ => digits_in(params, basis).map(|(i, _)| i).collect(),
+    }
 }
 
 fn poly(ty: &Type) -> Result<(Basis, Domain), String> {

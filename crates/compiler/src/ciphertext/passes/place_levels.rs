@@ -52,6 +52,19 @@ const SMALL_INTEGER: f64 = 1024.0;
 /// Runs the pass: replaces the unplaced functions of `module` by placed ones.
 pub fn place_levels(module: &mut Module) -> Result<(), PlaceError> {
     let top = module.context.params.program_level();
+    let raises = |f: &Function| f.nodes.iter().any(|node| matches!(node.op, Op::ModRaise { .. }));
+    if module.functions.iter().any(raises) {
+        // Bootstraps end at a fixed level, so that a program with some does not shift with its inputs.
+        let mut placed = place_from(module, Level(0));
+        for start in 1..=top.0 {
+            if placed.is_ok() {
+                break;
+            }
+            placed = place_from(module, Level(start));
+        }
+        *module = placed?.0;
+        return Ok(());
+    }
     let unused = place_from(module, top)?.1;
     let (placed, _) = place_from(module, Level(top.0 - unused.0))?;
     *module = placed;

@@ -1,0 +1,88 @@
+//! Expands `bootstrap` into calls of the library's functions.
+//!
+//! ```text
+//! %y = bootstrap(%x) {kind=real, log_slots=15, bound=4.0}
+//! ->
+//! %a = mul_const(%x) {value=0.25}          # not for a bound of 1
+//! %b = lower(%a) {to=L3}
+//! %c = call(%b) {function=@bootstrap.real}
+//! %y = mul_const(%c) {value=4.0}
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::BootstrapConfig;
+use super::library::Library;
+use crate::ciphertext::{BootstrapKind, Module, Op};
+use crate::dsl::Program;
+use crate::ir::rewrite::rewrite;
+use crate::ir::{Number, ValueId};
+
+/// Why bootstraps cannot be expanded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExpandError {
+    /// The parameter set has no levels for it.
+    #[error(
+        "the program needs bootstrapping, for which parameter set {params} has no levels; choose one that has \
+         (boot-40, for example; `cerium params` lists them)"
+    )]
+    NoBootstrapping {
+        /// Name of the parameter set.
+        params: String,
+    },
+}
+
+/// Runs the pass.
+pub fn expand_bootstrap(module: &mut Module) -> Result<(), ExpandError> {
+    let bootstraps = module.functions.iter().flat_map(|f| &f.nodes).filter_map(|node| match node.op {
+        Op::Bootstrap { log_slots, .. } => Some(log_slots),
+        _ => None,
+    });
+    let slots: std::collections::BTreeSet<u32> = bootstraps.collect();
+    if slots.is_empty() {
+        return Ok(());
+    }
+    let params = module.context.params.clone();
+    let missing = || ExpandError::NoBootstrapping { params: params.name().into() };
+    let levels = params.bootstrap().ok_or_else(missing)?;
+
+    // The library's functions, in a program of their own that continues the weights and stages of this one.
+    let program = Program::resume(module);
+    let mut libraries = BTreeMap::new();
+    for log_slots in slots {
+        let config = BootstrapConfig::new(&params, log_slots).ok_or_else(missing)?;
+        libraries.insert(log_slots, Library::define(&program, &params, &config));
+    }
+    let library = program.suspend();
+    module.context.data = Arc::clone(&library.context.data);
+    module.stages = library.stages;
+    module.functions.splice(0..0, library.functions);
+
+    rewrite(module, |builder, module, op| {
+        let Op::Bootstrap { xs, kind, log_slots, bound } = op else { return None };
+        let library = &libraries[log_slots];
+        let lower = |builder: &mut crate::ciphertext::Builder, &x: &ValueId| {
+            let scaled = match bound.0 {
+                1.0 => x,
+                bound => builder.push(module, Op::MulConst { a: x, value: Number(1.0 / bound), scale: None }),
+            };
+            builder.push(module, Op::Lower { a: scaled, to: levels.input })
+        };
+        let args: Vec<ValueId> = xs.iter().map(|x| lower(builder, x)).collect();
+        let function = match (kind, args.len()) {
+            (BootstrapKind::Complex, _) => &library.complex,
+            (BootstrapKind::Real, 1) => &library.real,
+            (BootstrapKind::Real, _) => &library.pair,
+        };
+        let call = Op::Call { args, function: function.name().clone() };
+        let results = builder.try_push(module, call).unwrap_or_else(|m| panic!("call of a bootstrap: {m}"));
+        let restore = |value| match bound.0 {
+            1.0 => ValueId(value),
+            _ => builder.push(module, Op::MulConst { a: ValueId(value), value: *bound, scale: None }),
+        };
+        Some(results.map(restore).collect())
+    });
+    crate::ir::simplify::remove_unused(module);
+    Ok(())
+}

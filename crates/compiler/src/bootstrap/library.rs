@@ -1,0 +1,109 @@
+//! The parts of a bootstrap, written in the DSL.
+
+use cerium_ckks::basis::Level;
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
+use cerium_ckks::params::{Bootstrap, Params};
+
+use super::BootstrapConfig;
+use crate::dsl::{Ct, Func, Program, Scope};
+
+/// The slots of x as coefficients: the polynomial whose paired coefficients `c_j + i c_(j+n)` are the slots, times `factor`,
+/// in bit-reversed order.
+pub fn slots_to_coeffs(scope: &Scope, x: &Ct, config: &BootstrapConfig, factor: f64) -> Ct {
+    transform(scope, x, Direction::SlotsToCoeffs, config.log_slots, &config.slots_to_coeffs, factor)
+}
+
+/// The inverse of [`slots_to_coeffs`].
+pub fn coeffs_to_slots(scope: &Scope, x: &Ct, config: &BootstrapConfig, factor: f64) -> Ct {
+    transform(scope, x, Direction::CoeffsToSlots, config.log_slots, &config.coeffs_to_slots, factor)
+}
+
+/// The whole transform, one linear transform for each factor, times a real number shared among them.
+fn transform(scope: &Scope, x: &Ct, direction: Direction, log_slots: u8, stages: &[u8], times: f64) -> Ct {
+    let share = times.powf(1.0 / stages.len() as f64);
+    DftFactor::split(direction, log_slots, stages).into_iter().fold(x.clone(), |x, factor| {
+        let diagonal = |offset| (offset, scope.dft_diagonal(factor, offset, share));
+        x.linear_transform(&factor.offsets().into_iter().map(diagonal).collect::<Vec<_>>())
+    })
+}
+
+/// `gain * sin(2 pi t)` for slots `u = t / extent`, where extent is that of the configuration's polynomial.
+pub fn eval_mod(u: &Ct, config: &BootstrapConfig, gain: f64) -> Ct {
+    let eval = &config.eval_mod;
+    let x = u - 0.25 / eval.extent;
+    let v = double_angle(&x);
+    let y = v.poly_eval(&eval.coefficients);
+    (0..eval.doublings).fold(y, |y, _| double_angle(&y)).reinterpret(gain)
+}
+
+fn double_angle(y: &Ct) -> Ct {
+    y * y * 2.0 - 1.0
+}
+
+/// The functions of bootstraps of one number of slots; those in use are defined in the program.
+pub(super) struct Library {
+    pub(super) real: Func,
+    pub(super) pair: Func,
+    pub(super) complex: Func,
+}
+
+impl Library {
+    /// Defines the functions. Their arguments are ciphertexts at level `input` with slots in [-1, 1] (of each part).
+    pub(super) fn define(program: &Program, params: &Params, config: &BootstrapConfig) -> Library {
+        let levels = params.bootstrap().expect("a configuration exists for sets with bootstrapping only");
+        let name = |part: &str| match u32::from(config.log_slots) + 1 == params.log_n() {
+            true => format!("bootstrap.{part}"),
+            false => format!("bootstrap.{part}.{}", config.log_slots),
+        };
+        let coefficients = program.function(&name("coefficients"), 1, &[], |scope, x, _| {
+            vec![coefficients(scope, &x[0], params, levels, config)]
+        });
+        let modulo = program.function(&name("eval_mod"), 1, &[], |scope, u, _| {
+            scope.stage("bootstrap eval_mod");
+            vec![eval_mod(&u[0], config, levels.gain)]
+        });
+        // w = re + i im, each half of what eval_mod takes.
+        let parts = |scope: &Scope, z: &Ct| {
+            let w = scope.call(&coefficients, &[z], &[]).remove(0);
+            scope.stage("bootstrap coeffs_to_slots");
+            let conjugate = w.conjugate();
+            (&w + &conjugate, (&conjugate - &w).mul_i())
+        };
+        let refresh = |scope: &Scope, u: &Ct| scope.call(&modulo, &[u], &[]).remove(0);
+        let real = program.function(&name("real"), 1, &[], |scope, x, _| {
+            let w = scope.call(&coefficients, &[&x[0]], &[]).remove(0);
+            scope.stage("bootstrap coeffs_to_slots");
+            let u = &w + w.conjugate();
+            vec![refresh(scope, &u)]
+        });
+        let pair = program.function(&name("pair"), 2, &[], |scope, x, _| {
+            scope.stage("bootstrap slots_to_coeffs");
+            let (re, im) = parts(scope, &(&x[0] + x[1].mul_i()));
+            vec![refresh(scope, &re), refresh(scope, &im)]
+        });
+        let complex = program.function(&name("complex"), 1, &[], |scope, x, _| {
+            let (re, im) = parts(scope, &x[0]);
+            let (re, im) = (refresh(scope, &re), refresh(scope, &im));
+            vec![re + im.mul_i()]
+        });
+        Library { real, pair, complex }
+    }
+}
+
+/// From slots at level `input` to `t / (2 extent)`, settled below the levels of coeffs_to_slots.
+fn coefficients(scope: &Scope, x: &Ct, params: &Params, levels: Bootstrap, config: &BootstrapConfig) -> Ct {
+    scope.stage("bootstrap slots_to_coeffs");
+    let base = params.log_q(Level(0)).exp2();
+    let message = base / levels.ratio / params.scale(Level(0)).0;
+    let x = slots_to_coeffs(scope, x, config, message).lower(Level(0));
+    scope.stage("bootstrap mod_raise");
+    let raised = x.mod_raise();
+    // Coefficients outside the subring of the slots cancel in the sum over its automorphisms, the others add up.
+    let full = params.log_n() as u8 - 1;
+    let traced = (config.log_slots..full).fold(raised, |t, log| &t + t.rotate(1 << log));
+    let copies = f64::from(1u32 << (full - config.log_slots));
+    scope.stage("bootstrap coeffs_to_slots");
+    let w = coeffs_to_slots(scope, &traced, config, 0.5 / config.eval_mod.extent / copies);
+    let used = config.coeffs_to_slots.len() as u8;
+    w.lower(Level(params.max_level().0 - used))
+}

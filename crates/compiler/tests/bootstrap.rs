@@ -1,0 +1,146 @@
+//! Bootstrapping on small rings: parts in the clear, whole programs encrypted with fresh keys.
+
+use cerium_ckks::encoding::Encoder;
+use cerium_ckks::params::{Params, ParamsSpec};
+use cerium_client::{SecretKey, decrypt, encrypt_with_public_key, evaluation_key, public_key};
+use cerium_compiler::ciphertext::{BootstrapKind, Interpreter, Slots, noise};
+use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram};
+use cerium_compiler::ir::Trace;
+use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::{CpuDevice, KeyStore, Session, progress};
+use num_complex::Complex64;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+fn fresh_rng() -> StdRng {
+    let seed: u64 = rand::rng().random();
+    println!("seed {seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+fn params() -> Params {
+    Params::new(ParamsSpec::insecure_boot(11, 40).unwrap()).unwrap()
+}
+
+/// A program with one input of as many slots as there are.
+fn program(params: &Params, inputs: usize, body: impl FnOnce(&Program, Vec<Ct>) -> Vec<Ct>) -> SourceProgram {
+    let p = Program::new("bootstraps", params);
+    let x = (0..inputs).map(|i| p.input(&format!("x{i}"), Packing::dense(params.slots()))).collect();
+    for (i, y) in body(&p, x).iter().enumerate() {
+        p.output(&format!("y{i}"), Packing::dense(params.slots()), y);
+    }
+    p.finish()
+}
+
+/// Slots with real and imaginary parts in [-1, 1], with a period; the imaginary parts are zero if `real`.
+fn message(params: &Params, log_period: u32, real: bool, rng: &mut StdRng) -> Slots {
+    let mut part = || rng.random_range(-1.0..1.0);
+    let period: Slots =
+        (0..1 << log_period).map(|_| Complex64::new(part(), if real { 0.0 } else { part() })).collect();
+    period.iter().copied().cycle().take(params.slots()).collect()
+}
+
+/// Compiles, encrypts under fresh keys, runs, decrypts, and holds every slot against the clear result and the promise. Errors
+/// and promises of the outputs.
+fn check(source: &SourceProgram, params: &Params, inputs: &[Slots]) -> Vec<(f64, f64)> {
+    let options = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
+    let artifact = compile(source, &options, &mut Trace::default()).unwrap();
+    artifact.validate().unwrap();
+    let secret = SecretKey::generate_insecure(params).unwrap();
+    let public = public_key(params, &secret).unwrap();
+    let keys = artifact.keys.iter().map(|&request| evaluation_key(params, &secret, request).unwrap());
+    let store = KeyStore::from_keys(params, &artifact.keys, keys.collect(), 2, &progress::silent).unwrap();
+    let encoder = Encoder::new(params);
+    let ports = artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
+    let encrypted: Vec<_> = ports
+        .zip(inputs)
+        .map(|(at, slots)| {
+            encrypt_with_public_key(params, &encoder, &public, slots, at.level, at.scale).unwrap()
+        })
+        .collect();
+    let device = Box::new(CpuDevice::new(2).unwrap());
+    let mut session = Session::new(&artifact, store, device, 2, &progress::silent).unwrap();
+    let (outputs, _) = session.run(&encrypted).unwrap();
+
+    let expected = Interpreter::new(&source.module).run(inputs);
+    let promises = artifact.outputs.iter().map(|port| noise::PROMISE * port.ciphertexts[0].error);
+    let mut measured = Vec::new();
+    for (i, ((output, expected), promise)) in outputs.iter().zip(&expected).zip(promises).enumerate() {
+        let decrypted = decrypt(params, &encoder, &secret, output).unwrap();
+        let error = decrypted.iter().zip(expected).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max);
+        println!(
+            "output {i} at {}: error 2^{:.1}, promised 2^{:.1}",
+            output.level(),
+            error.log2(),
+            promise.log2()
+        );
+        assert!(error <= promise, "output {i}: error {error:.3e} exceeds the promised {promise:.3e}");
+        measured.push((error, promise));
+    }
+    measured
+}
+
+#[test]
+fn every_kind_of_bootstrap_gives_its_message_back() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let full = params.slots().trailing_zeros();
+    let output = params.bootstrap().unwrap().output;
+    for (kind, log_slots) in [
+        (BootstrapKind::Complex, full),
+        (BootstrapKind::Real, full),
+        (BootstrapKind::Real, 4),
+        (BootstrapKind::Complex, 8),
+    ] {
+        println!("{kind:?}, 2^{log_slots} slots");
+        let source = program(&params, 1, |_, x| vec![x[0].bootstrap_sparse(kind, log_slots, 1.0)]);
+        let input = message(&params, log_slots, kind == BootstrapKind::Real, &mut rng);
+        for (error, promise) in check(&source, &params, &[input]) {
+            assert!(error < 2f64.powi(-20) && promise < 2f64.powi(-17));
+        }
+        let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default()).unwrap();
+        assert_eq!(artifact.inputs[0].ciphertexts[0].level, params.bootstrap().unwrap().input);
+        assert_eq!(artifact.outputs[0].ciphertexts[0].level, output);
+    }
+}
+
+#[test]
+fn two_real_values_share_a_bootstrap() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let source = program(&params, 2, |_, x| {
+        let (a, b) = x[0].bootstrap_pair(&x[1], 1.0);
+        vec![a, b]
+    });
+    let full = params.slots().trailing_zeros();
+    let inputs = [message(&params, full, true, &mut rng), message(&params, full, true, &mut rng)];
+    for (error, _) in check(&source, &params, &inputs) {
+        assert!(error < 2f64.powi(-20));
+    }
+}
+
+#[test]
+fn messages_of_one_large_coefficient_are_no_worse() {
+    let params = params();
+    let source = program(&params, 1, |_, x| vec![x[0].bootstrap(BootstrapKind::Real, 1.0)]);
+    for value in [1.0, -1.0, 0.0] {
+        for (error, _) in check(&source, &params, &[vec![value.into(); params.slots()]]) {
+            assert!(error < 2f64.powi(-20));
+        }
+    }
+}
+
+#[test]
+fn bounds_and_repeated_bootstraps() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let source = program(&params, 1, |_, x| {
+        let y = (&x[0] * 6.0).bootstrap(BootstrapKind::Real, 8.0);
+        let y = (&y * &y * (1.0 / 36.0)).bootstrap(BootstrapKind::Real, 1.0);
+        vec![&y * &y]
+    });
+    let full = params.slots().trailing_zeros();
+    for (error, _) in check(&source, &params, &[message(&params, full, true, &mut rng)]) {
+        assert!(error < 2f64.powi(-14));
+    }
+}
