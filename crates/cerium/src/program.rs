@@ -7,6 +7,7 @@ use cerium_artifact::{Artifact, ArtifactError, Port};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::Params;
 use cerium_ckks::wire::{self, ProgramDigest};
+use cerium_client::KeyFolder;
 
 use crate::files;
 
@@ -67,5 +68,15 @@ impl Program {
     pub(crate) fn key_bytes(&self) -> u64 {
         let head = (wire::HEADER + 64) as u64;
         self.artifact.keys.iter().map(|key| head + 4 * key.words(&self.params) as u64).sum()
+    }
+
+    /// Bytes of all evaluation keys in the memory of the server: both halves.
+    pub(crate) fn key_memory(&self) -> u64 {
+        self.artifact.keys.iter().map(|key| 8 * key.words(&self.params) as u64).sum()
+    }
+
+    /// Most bytes of memory that making the keys takes.
+    pub(crate) fn keygen_memory(&self) -> u64 {
+        KeyFolder::memory(&self.params, &self.artifact.keys)
     }
 }

@@ -60,11 +60,27 @@ pub enum ClientError {
     /// A file exists that must not be lost.
     #[error(
         "{} exists and is not overwritten, for without its keys what was encrypted under them cannot be read; \
-         choose another folder or move it away",
+         choose another folder, move it away, or add the keys of a further program to it (`cerium keygen --add`)",
         path.display()
     )]
     Exists {
         /// The file.
+        path: PathBuf,
+    },
+    /// An evaluation key on disk is not the one that belongs there.
+    #[error(
+        "{} is not the key that its name says, of the secret key of this folder; move it away, or choose another \
+         folder",
+        path.display()
+    )]
+    OtherKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process makes keys.
+    #[error("another process is making keys in {}; wait until it is done", path.display())]
+    Busy {
+        /// The folder.
         path: PathBuf,
     },
     /// Others can read the secret key.

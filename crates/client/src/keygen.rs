@@ -3,7 +3,7 @@
 use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::ciphertext::PublicKey;
-use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
+use cerium_ckks::evaluation_key::{EvaluationKey, EvaluationKeyView, KeyKind, KeyRequest};
 use cerium_ckks::isa::Isa;
 use cerium_ckks::params::Params;
 use cerium_ckks::rns::product_mod;
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::random::{SecretRng, fresh_seed};
-use crate::sampling::{Small, gaussian};
+use crate::sampling::{ERROR_BOUND, Small, gaussian};
 use crate::secret_key::small_limb;
 use crate::{ClientError, SecretKey};
 
@@ -74,6 +74,26 @@ pub fn evaluation_key(
         }
     });
     Ok(EvaluationKey::new(params, request, seed, b)?)
+}
+
+/// Whether a key was made from this secret: the errors of its first limb are small. Under any other secret they
+/// are uniform.
+pub(crate) fn is_of_secret(params: &Params, secret: &SecretKey, key: EvaluationKeyView<'_>) -> bool {
+    let request = key.request();
+    // The first prime of the first digit, so that the gadget is not zero.
+    let first = request.digits(params).first().and_then(|digit| digit.iter().next());
+    let Some((prime, b)) = first.and_then(|prime| Some((prime, key.b(0, prime)?))) else { return false };
+    let q = params.modulus(prime);
+    let [from, to] = Switch::new(params, secret, request.kind).limbs(params, secret, prime);
+    let gadget = q.to_mont(product_mod(params, request.p_basis(params), prime));
+    let mut error = Zeroizing::new(vec![0; params.n()]);
+    key.expand_a(params, 0, prime, &mut error);
+    for (((e, &b), &from), &to) in error.iter_mut().zip(b).zip(from.iter()).zip(to.iter()) {
+        *e = q.from_mont(q.sub(q.add(b, q.mont_mul(*e, to)), q.mont_mul(from, gadget)));
+    }
+    params.ntt(prime).inverse(Isa::detect(), &mut error);
+    let bound = ERROR_BOUND as u32;
+    error.iter().all(|&e| e <= bound || e >= q.value() - bound)
 }
 
 /// From which secret to which a key switches, in terms of s.

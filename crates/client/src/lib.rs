@@ -17,7 +17,7 @@ mod secret_key;
 pub use decrypt::{decrypt, decrypt_for_sharing};
 pub use encrypt::{encrypt_with_public_key, encrypt_with_secret_key};
 pub use error::ClientError;
-pub use key_folder::KeyFolder;
+pub use key_folder::{KeyFolder, KeyProgress};
 pub use keygen::{evaluation_key, public_key};
 pub use sampling::{ERROR_BOUND, ERROR_DEVIATION};
 pub use secret_key::SecretKey;

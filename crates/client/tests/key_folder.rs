@@ -1,10 +1,10 @@
 //! Keys on disk: what is written, who can read it, and what happens to damaged, foreign and existing files.
 #![cfg(unix)]
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 
 use cerium_ckks::automorphism::galois_element;
 use cerium_ckks::basis::Level;
@@ -45,11 +45,12 @@ fn exactly_the_keys_asked_for_are_written() {
     let (params, dir) = (params(), tempfile::tempdir().unwrap());
     let folder = KeyFolder::new(dir.path());
     let secret = SecretKey::generate_insecure(&params).unwrap();
-    let steps = RefCell::new(Vec::new());
+    let steps = Mutex::new(Vec::new());
     let requests = requests(&params);
-    let bytes =
-        folder.create(&params, &secret, &requests, &|done, of| steps.borrow_mut().push((done, of))).unwrap();
-    assert_eq!(*steps.borrow(), (0..=4).map(|done| (done, 4)).collect::<Vec<_>>());
+    let bytes = folder
+        .create(&params, &secret, &requests, &|done, of| steps.lock().unwrap().push((done, of)))
+        .unwrap();
+    assert_eq!(*steps.lock().unwrap(), (0..=4).map(|done| (done, 4)).collect::<Vec<_>>());
 
     let names = |dir: &std::path::Path| -> BTreeSet<String> {
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -101,6 +102,75 @@ fn nothing_is_overwritten() {
     assert!(folder.add(&params, &secret, &requests(&params), &|_, _| ()).unwrap() > 0);
     assert_eq!(fs::read(folder.evaluation_key_path(requests(&params)[0])).unwrap(), first);
     assert_eq!(folder.add(&params, &secret, &requests(&params), &|_, _| ()).unwrap(), 0);
+}
+
+/// What an interruption leaves, at any point: the rest is made, and what was there stays.
+#[test]
+fn an_unfinished_folder_is_completed() {
+    let params = params();
+    let requests = requests(&params);
+    for kept in 0..=requests.len() {
+        let (_dir, folder, secret) = created(&params);
+        assert!(!folder.is_unfinished());
+        fs::remove_file(folder.public_key_path()).unwrap();
+        let paths: Vec<_> = requests.iter().map(|&r| folder.evaluation_key_path(r)).collect();
+        paths[kept..].iter().for_each(|path| fs::remove_file(path).unwrap());
+        let left = folder.secret_key_path().with_file_name(".cerium-abcdef");
+        fs::write(&left, "half a key").unwrap();
+        let before: Vec<_> = paths[..kept].iter().map(|path| fs::read(path).unwrap()).collect();
+
+        assert!(folder.is_unfinished());
+        // A new secret key would make those that are there worthless.
+        let other = SecretKey::generate_insecure(&params).unwrap();
+        let error = folder.create(&params, &other, &requests, &|_, _| ()).unwrap_err();
+        assert!(matches!(error, ClientError::Exists { .. }), "{error}");
+        let steps = Mutex::new(Vec::new());
+        let progress = |done, of| steps.lock().unwrap().push((done, of));
+        let written = folder.resume(&params, &secret, &requests, &progress).unwrap();
+        assert_eq!(*steps.lock().unwrap(), (0..=4).map(|done| (done, 4)).collect::<Vec<_>>());
+
+        assert!(!folder.is_unfinished() && !left.exists());
+        folder.public_key(&params).unwrap();
+        let sizes = paths[kept..].iter().map(|path| fs::metadata(path).unwrap().len());
+        assert_eq!(written, sizes.sum::<u64>());
+        for (path, before) in paths.iter().zip(before) {
+            assert_eq!(fs::read(path).unwrap(), before, "a finished key is kept");
+        }
+    }
+}
+
+#[test]
+fn keys_that_are_there_are_checked() {
+    let params = params();
+    let requests = requests(&params);
+    let (_dir, folder, secret) = created(&params);
+    let (_other_dir, other, _) = created(&params);
+    let add = || folder.add(&params, &secret, &requests, &|_, _| ());
+    assert_eq!(add().unwrap(), 0);
+    for &request in &requests {
+        let path = folder.evaluation_key_path(request);
+        let good = fs::read(&path).unwrap();
+        // Of another secret, and another key of this one.
+        let another = requests.iter().find(|&&r| r != request).unwrap();
+        for foreign in [other.evaluation_key_path(request), folder.evaluation_key_path(*another)] {
+            fs::copy(foreign, &path).unwrap();
+            let error = add().unwrap_err();
+            assert!(matches!(&error, ClientError::OtherKey { path: p } if *p == path), "{error}");
+        }
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        let error = add().unwrap_err();
+        assert!(
+            matches!(&error, ClientError::File { path: p, source: WireError::Truncated { .. } } if *p == path),
+            "{error}"
+        );
+        fs::write(&path, &good).unwrap();
+    }
+    // Another process, as it were, is at work.
+    let lock = fs::File::open(folder.secret_key_path()).unwrap();
+    lock.lock().unwrap();
+    assert!(matches!(add(), Err(ClientError::Busy { .. })));
+    drop(lock);
+    assert_eq!(add().unwrap(), 0);
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Report {
             params.name(),
             params.log_n(),
             params.log_pq(),
-            params.max_level().0
+            params.program_level().0
         );
         let mut rows = vec![row(["port", "tensor", "shape", "ciphertexts", "level", "bytes", "error"])];
         for (kind, ports) in [("input", &artifact.inputs), ("output", &artifact.outputs)] {

@@ -17,7 +17,8 @@ use crate::progress::Progress;
 /// Make the keys of a program: a secret key, a public key, and exactly the evaluation keys that the program needs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  cerium keygen mnist.cerium -o keys\n\n\
-    keys/secret.key stays with the client; keys/public.key is for whoever encrypts; keys/evaluation goes to the server.")]
+    keys/secret.key stays with the client; keys/public.key is for whoever encrypts; keys/evaluation goes to the server.\n\
+    Interrupted, it goes on where it was when the same command is run again.")]
 pub(crate) struct Keygen {
     /// The program, made by `cerium compile`.
     program: PathBuf,
@@ -45,10 +46,24 @@ impl Keygen {
         let folder = KeyFolder::new(&self.output);
         let progress = Progress::new();
         let step = |done: usize, total: usize| progress.step("making keys", done, total);
+        let resumed = !self.add && folder.is_unfinished();
+        if !self.json {
+            figures::print(&format!(
+                "{} evaluation keys: {} on disk, {} in the memory of the server; making them takes {} of memory\n{}",
+                requests.len(),
+                figures::bytes(program.key_bytes()),
+                figures::bytes(program.key_memory()),
+                figures::bytes(program.keygen_memory()),
+                if resumed { "going on where making the keys of this folder was interrupted\n" } else { "" },
+            ))?;
+        }
         let start = Instant::now();
         let written = if self.add {
             let secret = folder.secret_key(params)?;
             folder.add(params, &secret, requests, &step)
+        } else if resumed {
+            let secret = folder.secret_key(params)?;
+            folder.resume(params, &secret, requests, &step)
         } else {
             folder.create(params, &generate(params, self.insecure)?, requests, &step)
         };
@@ -61,15 +76,17 @@ impl Keygen {
                 "params": params.name(),
                 "evaluation_keys": requests.len(),
                 "evaluation_key_bytes": program.key_bytes(),
+                "key_memory_bytes": program.key_memory(),
+                "keygen_memory_bytes": program.keygen_memory(),
+                "resumed": resumed,
                 "bytes_written": written,
                 "seconds": time.as_secs_f64(),
             }));
         }
         let path = self.output.display();
         figures::print(&format!(
-            "{} evaluation keys, {} written in {}\n  {path}/secret.key   the client's, never leaves it\n  \
+            "{} written in {}\n  {path}/secret.key   the client's, never leaves it\n  \
              {path}/public.key   for whoever encrypts\n  {path}/{KEY_FOLDER}   for the server\n",
-            requests.len(),
             figures::bytes(written),
             figures::duration(time),
         ))
@@ -79,16 +96,13 @@ impl Keygen {
 impl Keygen {
     /// What to do with a folder whose keys could not all be written.
     fn incomplete(&self, error: ClientError) -> anyhow::Error {
-        let (path, written) = (self.output.display(), matches!(error, ClientError::Io { .. }));
+        let written = matches!(error, ClientError::Io { .. });
         let error = anyhow::Error::new(error);
-        match (written, self.add) {
-            (false, _) => error,
-            (true, false) => error
-                .context(format!("the keys in {path} are not complete: delete the folder and start again")),
-            (true, true) => {
-                error.context(format!("the keys in {path} are not complete: run the command again"))
-            }
+        if !written {
+            return error;
         }
+        let path = self.output.display();
+        error.context(format!("the keys in {path} are not complete: run the command again to go on"))
     }
 }
 

@@ -1,18 +1,25 @@
-//! `cerium params`: the parameter sets.
+//! `cerium params`: the parameter sets, and what a program costs under its own.
+
+use std::path::Path;
 
 use anyhow::Result;
 use cerium_ckks::basis::Level;
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::{Params as ParameterSet, max_log_pq};
+use cerium_client::KeyFolder;
+use cerium_runtime::null::{Measurement, measure};
 use serde_json::{Value, json};
 
 use crate::figures::{self, row};
+use crate::program::Program;
 
-/// List the parameter sets, or show one: security, levels, sizes of keys and ciphertexts.
+/// List the parameter sets, or show one: security, levels, sizes of keys and ciphertexts. Of a program, also the disk
+/// and memory that its keys and running it take.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cerium params leveled-14")]
+#[command(after_help = "Examples:\n  cerium params leveled-14\n  cerium params mnist.cerium")]
 pub(crate) struct Params {
-    /// A set; without one, all are listed.
+    /// A set, or a program; without one, all sets are listed.
+    #[arg(value_name = "NAME|PROGRAM")]
     name: Option<String>,
     /// Print one JSON object.
     #[arg(long)]
@@ -22,6 +29,12 @@ pub(crate) struct Params {
 impl Params {
     pub(crate) fn run(self) -> Result<()> {
         if let Some(name) = &self.name {
+            let path = Path::new(name);
+            let is_set = ParameterSet::names().contains(&name.as_str());
+            if !is_set && (path.is_file() || path.extension().is_some_and(|extension| extension == "cerium"))
+            {
+                return Demand::of(path)?.print(self.json);
+            }
             let set = ParameterSet::named_insecure(name)?;
             let mut object = summary(&set);
             object["level_table"] = set.levels().map(|level| level_summary(&set, level)).collect();
@@ -40,6 +53,7 @@ impl Params {
             "slots",
             "log PQ",
             "levels",
+            "bootstrapping",
             "scale",
             "ciphertext",
             "evaluation key",
@@ -51,13 +65,16 @@ impl Params {
                 &format!("2^{}", set.log_n()),
                 &set.slots().to_string(),
                 &format!("{:.0}", set.log_pq()),
-                &set.max_level().0.to_string(),
+                &set.program_level().0.to_string(),
+                &set.bootstrap().map_or_else(String::new, |b| format!("{} -> {}", b.input.0, b.output.0)),
                 &format!("2^{:.0}", set.scale(Level(0)).log2()),
                 &figures::bytes(ciphertext_bytes(set, set.max_level())),
                 &figures::bytes(key_bytes(set)),
             ]));
         }
-        let note = "\n  Sizes at the top level; a fresh ciphertext and a key are stored with a seed for their uniform half.\n";
+        let note = "\n  Levels are those for programs; bootstrapping takes a ciphertext of one level to another, for programs of \
+                    any depth. Sizes\n  are at the top level; a fresh ciphertext and a key are stored with a seed for \
+                    their uniform half.\n";
         figures::print(&(figures::table(&rows) + note))
     }
 }
@@ -76,7 +93,16 @@ fn ciphertext_bytes(set: &ParameterSet, level: Level) -> u64 {
 
 /// Bytes of the stored half of an evaluation key of the top level.
 fn key_bytes(set: &ParameterSet) -> u64 {
-    4 * KeyRequest { kind: KeyKind::Relinearization, level: set.max_level() }.words(set) as u64
+    4 * top_key(set).words(set) as u64
+}
+
+fn top_key(set: &ParameterSet) -> KeyRequest {
+    KeyRequest { kind: KeyKind::Relinearization, level: set.max_level() }
+}
+
+/// Base-2 logarithm of the modulus under which the sparse secret of bootstrapping is used.
+fn sparse_log_qp(set: &ParameterSet) -> f64 {
+    set.log_q(Level(0)) + set.log_product(set.sparse_p_basis())
 }
 
 fn public_key_bytes(set: &ParameterSet) -> u64 {
@@ -95,7 +121,14 @@ fn summary(set: &ParameterSet) -> Value {
         "log_pq_bound_128": max_log_pq(set.log_n()),
         "log_q": set.log_q(set.max_level()),
         "log_p": set.log_p(),
-        "levels": set.max_level().0,
+        "levels": set.program_level().0,
+        "top_level": set.max_level().0,
+        "bootstrap": set.bootstrap().map(|bootstrap| json!({
+            "input_level": bootstrap.input.0,
+            "output_level": bootstrap.output.0,
+            "log_ratio": bootstrap.ratio.log2(),
+            "sparse_log_qp": sparse_log_qp(set),
+        })),
         "log_scale": set.scale(Level(0)).log2(),
         "primes_q": set.q_basis().len(),
         "primes_p": set.p_basis().len(),
@@ -104,6 +137,7 @@ fn summary(set: &ParameterSet) -> Value {
         "seeded_ciphertext_bytes": ciphertext_bytes(set, set.max_level()) / 2,
         "public_key_bytes": public_key_bytes(set),
         "evaluation_key_bytes": key_bytes(set),
+        "keygen_memory_bytes": KeyFolder::memory(set, &[top_key(set)]),
     })
 }
 
@@ -121,7 +155,7 @@ fn show(set: &ParameterSet) -> String {
     let bound = max_log_pq(set.log_n()).map_or("none".into(), |bound| format!("{bound:.0}"));
     let top = set.max_level();
     let mut text = format!("{} ({})\n", set.name(), set.digest());
-    text += &figures::table(&[
+    let mut rows = vec![
         row(["security", security(set)]),
         row(["ring degree N", &format!("2^{}", set.log_n())]),
         row(["slots", &set.slots().to_string()]),
@@ -130,12 +164,21 @@ fn show(set: &ParameterSet) -> String {
         row(["log Q, primes", &format!("{:.1}, {}", set.log_q(top), set.q_basis().len())]),
         row(["log P, primes", &format!("{:.1}, {}", set.log_p(), set.p_basis().len())]),
         row(["key-switching digits", &set.digits().len().to_string()]),
-        row(["levels", &top.0.to_string()]),
+        row(["levels for programs", &set.program_level().0.to_string()]),
+    ];
+    if let Some(bootstrap) = set.bootstrap() {
+        let levels = format!("{} -> {}, through {top}", bootstrap.input, bootstrap.output);
+        rows.push(row(["bootstrapping", &levels]));
+        rows.push(row(["log QP of its sparse secret", &format!("{:.1}", sparse_log_qp(set))]));
+    }
+    rows.extend([
         row(["ciphertext", &figures::bytes(ciphertext_bytes(set, top))]),
         row(["fresh ciphertext, seeded", &figures::bytes(ciphertext_bytes(set, top) / 2)]),
         row(["public key", &figures::bytes(public_key_bytes(set))]),
         row(["evaluation key", &figures::bytes(key_bytes(set))]),
+        row(["memory to make keys", &figures::bytes(KeyFolder::memory(set, &[top_key(set)]))]),
     ]);
+    text += &figures::table(&rows);
     let mut rows = vec![row(["level", "limbs", "log Q", "scale", "ciphertext"])];
     for level in set.levels().rev() {
         rows.push(row([
@@ -147,4 +190,50 @@ fn show(set: &ParameterSet) -> String {
         ]));
     }
     text + "\n" + &figures::table(&rows)
+}
+
+/// What a program asks of the machines of client and server.
+struct Demand {
+    program: Program,
+    costs: Measurement,
+}
+
+impl Demand {
+    fn of(path: &Path) -> Result<Demand> {
+        let program = Program::read(path)?;
+        let costs = measure(&program.artifact)?;
+        Ok(Demand { program, costs })
+    }
+
+    fn print(&self, json: bool) -> Result<()> {
+        let Demand { program, costs } = self;
+        let keys = program.artifact.keys.len();
+        let (files, memory) = (program.key_bytes(), program.key_memory());
+        let (keygen, weights, working) = (program.keygen_memory(), costs.plaintext_bytes, costs.pool_bytes);
+        if json {
+            let mut object = summary(&program.params);
+            object["program"] = json!({
+                "name": program.artifact.name,
+                "evaluation_keys": keys,
+                "key_bytes": files,
+                "key_memory_bytes": memory,
+                "keygen_memory_bytes": keygen,
+                "encoded_weight_bytes": weights,
+                "pool_bytes": working,
+                "memory_bytes": memory + weights + working,
+            });
+            return figures::print_json(&object);
+        }
+        let rows = [
+            row(["evaluation keys", &keys.to_string()]),
+            row(["  as files", &figures::bytes(files)]),
+            row(["  memory to make them", &figures::bytes(keygen)]),
+            row(["memory to run it", &figures::bytes(memory + weights + working)]),
+            row(["  keys", &figures::bytes(memory)]),
+            row(["  weights, encoded", &figures::bytes(weights)]),
+            row(["  working memory", &figures::bytes(working)]),
+        ];
+        let heading = format!("\nprogram `{}`\n", program.artifact.name);
+        figures::print(&(show(&program.params) + &heading + &figures::table(&rows)))
+    }
 }

@@ -178,6 +178,21 @@ fn params_state_their_security() {
     let one = json(&["params", "leveled-14"]);
     assert_eq!(one["level_table"].as_array().unwrap().len() as u64, one["levels"].as_u64().unwrap() + 1);
     assert!(ok(&["params", "leveled-14"]).contains("128 bits"));
+
+    let boot = json(&["params", "boot-40"]);
+    assert_eq!(boot["bootstrap"]["output_level"], boot["levels"]);
+    assert!(boot["bootstrap"]["sparse_log_qp"].as_f64().unwrap() <= 120.0);
+    assert!(ok(&["params", "boot-40"]).contains("L3 -> L17"));
+
+    // Of a program: what its keys take, as `keygen` and `explain` say it.
+    let program = Fixture::get().path("p.cerium");
+    let (demand, explained) = (json(&["params", &program]), json(&["explain", &program]));
+    assert_eq!(demand["name"], "leveled-14");
+    for key in ["key_bytes", "key_memory_bytes", "pool_bytes", "memory_bytes"] {
+        assert_eq!(demand["program"][key], explained[key], "{key}");
+    }
+    assert!(demand["program"]["keygen_memory_bytes"].as_u64() > demand["evaluation_key_bytes"].as_u64());
+    assert!(ok(&["params", &program]).contains("memory to make them"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod errors;
 mod flow;
+mod interruption;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
