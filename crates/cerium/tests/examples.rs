@@ -1,0 +1,104 @@
+//! The programs of `examples/`, small.
+
+// Each example uses all of what they share; a test does not.
+#[allow(dead_code)]
+#[path = "../examples/deep_iteration/iteration.rs"]
+mod iteration;
+#[allow(dead_code)]
+#[path = "../examples/parties/mod.rs"]
+mod parties;
+#[path = "../examples/logistic_regression/table.rs"]
+mod table;
+#[allow(dead_code)]
+#[path = "../examples/logistic_regression/training.rs"]
+mod training;
+
+use std::path::Path;
+
+use cerium::ckks::params::Params;
+use cerium::compiler::ciphertext::Slots;
+use parties::{run_clear, run_encrypted};
+use table::Table;
+
+fn read(name: &str) -> Table {
+    Table::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/breast-cancer").join(name)).unwrap()
+}
+
+fn largest_difference(a: &Slots, b: &Slots) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max)
+}
+
+/// Trains on clear slots; the weights and the share of test rows that they get right.
+fn train(params: &Params, train: &Table, test: &Table, iterations: usize) -> (Vec<f64>, f64) {
+    let source = training::program(params, train, iterations);
+    let slots = run_clear(&source, &[training::input(params, train)]).remove(0);
+    let weights = training::weights(train, &slots);
+    let accuracy = test.accuracy(&weights);
+    (weights, accuracy)
+}
+
+#[test]
+fn training_learns_what_the_sigmoid_itself_learns() {
+    let params = Params::named_insecure("boot-40").unwrap();
+    let (rows, test) = (read("train.csv"), read("test.csv"));
+    assert_eq!((rows.rows.len(), test.rows.len(), rows.columns()), (455, 114, 31));
+    let iterations = 12;
+    let exact = training::train_exactly(&rows, iterations);
+    let (weights, accuracy) = train(&params, &rows, &test, iterations);
+    let away = weights.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    println!("accuracy {accuracy:.3}, exactly {:.3}, weights differ by {away:.3}", test.accuracy(&exact));
+    assert!(accuracy >= 0.95 && (accuracy - test.accuracy(&exact)).abs() < 0.01);
+    assert!(away > 1e-4 && away < 0.2, "an approximation of the sigmoid leaves a difference, not {away}");
+    // One step from zero needs no sigmoid.
+    let (first, _) = train(&params, &rows, &test, 1);
+    let exact = training::train_exactly(&rows, 1);
+    assert!(first.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-9), "{first:?} {exact:?}");
+}
+
+#[test]
+fn encrypted_training_matches_the_clear_run() {
+    let params = Params::named_insecure("insecure-test").unwrap();
+    let rows = read("train.csv").cut(training::capacity(&params, 8), 7);
+    let source = training::program(&params, &rows, 2);
+    let input = vec![training::input(&params, &rows)];
+    let clear = run_clear(&source, &input);
+    let encrypted = run_encrypted(&source, &params, &input, 1).unwrap();
+    let (error, promise) = (encrypted.error(0, &clear[0], rows.columns()), encrypted.promises[0]);
+    println!("error {error:.2e}, promised {promise:.2e}");
+    assert!(error <= promise && promise < 1e-4);
+}
+
+#[test]
+fn deep_iterations_are_what_they_say() {
+    let params = Params::named_insecure("insecure-test").unwrap();
+    let input = vec![iteration::input(&params)];
+    let clear = run_clear(&iteration::program(&params, 200), &input);
+    let expected = iteration::expected(&input[0], 200);
+    assert!(largest_difference(&clear[0], &expected) < 1e-9);
+    assert!(clear[0].iter().all(|z| z.norm() < 0.61), "the iteration stays small");
+    // As deep as the levels go, encrypted.
+    let source = iteration::program(&params, 8);
+    let clear = run_clear(&source, &input);
+    let encrypted = run_encrypted(&source, &params, &input, 1).unwrap();
+    let (error, promise) = (encrypted.error(0, &clear[0], params.slots()), encrypted.promises[0]);
+    println!("error {error:.2e}, promised {promise:.2e}");
+    assert!(error <= promise && promise < 1e-4);
+}
+
+#[test]
+fn tables_that_do_not_fit_are_refused() {
+    let refused = |text: &str, part: &str| {
+        let error = format!("{:#}", Table::parse(text).unwrap_err());
+        assert!(error.contains(part), "{error}");
+    };
+    refused("label,x\n", "no examples");
+    refused("label,x\n1,0.5\n2,0.5\n", "line 3: a label");
+    refused("label,x\n1,0.5\n0,1.5\n", "line 3: features must be in [-1, 1]");
+    refused("label,x\n1,0.5\n0,0.5,0.1\n", "line 3: other lines");
+    refused("label,x\n1,half\n", "line 2");
+    let table = Table::parse("label,x,y\n1,0.5,0.25\n0,-0.5,1\n").unwrap();
+    assert_eq!((table.columns(), &table.labels[..]), (3, &[1.0, -1.0][..]));
+    assert_eq!((table.accuracy(&[0.0, 1.0, 0.0]), table.accuracy(&[1.0, 0.0, 0.0])), (1.0, 0.5));
+    let cut = table.cut(1, 2);
+    assert_eq!(cut.rows, [[1.0, 0.5]]);
+}
