@@ -267,6 +267,16 @@ fn a_bootstrap_is_measured_where_there_is_one() {
     refused(&[&bench[..], &["insecure-test"]].concat(), &["no levels for bootstrapping", "boot-40"]);
     let slots = [&bench[..], &["insecure-boot-40", "--slots", "300"]].concat();
     refused(&slots, &["power of two from 256 to 2048", "300"]);
+
+    let sparse = ["insecure-boot-40", "--slots", "256", "--runs", "1", "--kind", "real-pair"];
+    let report = json(&[&bench[..], &sparse].concat());
+    let number = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("no {field} in {report}"));
+    assert_eq!((number("slots"), number("threads"), number("runs")), (256.0, 1.0, 1.0));
+    assert!(number("levels_left") >= 12.0 && number("log_q_left") > 39.0 * number("levels_left"), "{report}");
+    assert!(number("log_pq") <= 1747.0 && number("median_s") > 0.0 && number("cpu_s") > 0.0, "{report}");
+    let precision = ["mean_precision_bits", "min_precision_bits", "promised_precision_bits"].map(number);
+    assert!(precision.is_sorted_by(|a, b| a > b) && precision[2] > 15.0, "{precision:?}");
+    assert!(number("peak_rss_bytes") > number("key_bytes") && number("key_bytes") > 1e6, "{report}");
 }
 
 #[test]
