@@ -7,14 +7,18 @@ use cerium_ckks::basis::Level;
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::{Params as ParameterSet, max_log_pq};
 use cerium_client::KeyFolder;
+use cerium_compiler::ciphertext::BootstrapKind;
+use cerium_compiler::ir::Trace;
+use cerium_compiler::{CompileOptions, bootstrap, compile};
 use cerium_runtime::null::{Measurement, measure};
 use serde_json::{Value, json};
 
 use crate::figures::{self, row};
 use crate::program::Program;
+use crate::progress::Progress;
 
 /// List the parameter sets, or show one: security, levels, sizes of keys and ciphertexts. Of a program, also the disk
-/// and memory that its keys and running it take.
+/// and memory that its keys and running it take; of a set with bootstrapping, those of a bootstrap.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cerium params leveled-14\n  cerium params mnist.cerium")]
 pub(crate) struct Params {
@@ -29,16 +33,7 @@ pub(crate) struct Params {
 impl Params {
     pub(crate) fn run(self) -> Result<()> {
         if let Some(name) = &self.name {
-            let path = Path::new(name);
-            let is_set = ParameterSet::names().contains(&name.as_str());
-            if !is_set && (path.is_file() || path.extension().is_some_and(|extension| extension == "cerium"))
-            {
-                return Demand::of(path)?.print(self.json);
-            }
-            let set = ParameterSet::named_insecure(name)?;
-            let mut object = summary(&set);
-            object["level_table"] = set.levels().map(|level| level_summary(&set, level)).collect();
-            return if self.json { figures::print_json(&object) } else { figures::print(&show(&set)) };
+            return self.show_one(name);
         }
         let sets = ParameterSet::names().into_iter().map(ParameterSet::named_insecure);
         let sets: Vec<ParameterSet> = sets.collect::<Result<_, _>>()?;
@@ -76,6 +71,38 @@ impl Params {
                     any depth. Sizes\n  are at the top level; a fresh ciphertext and a key are stored with a seed for \
                     their uniform half.\n";
         figures::print(&(figures::table(&rows) + note))
+    }
+}
+
+impl Params {
+    fn show_one(&self, name: &str) -> Result<()> {
+        let path = Path::new(name);
+        let is_set = ParameterSet::names().contains(&name);
+        if !is_set && (path.is_file() || path.extension().is_some_and(|extension| extension == "cerium")) {
+            let demand = Demand::new(Program::read(path)?)?;
+            let mut object = summary(&demand.program.params);
+            if self.json {
+                object["program"] = demand.to_json();
+                return figures::print_json(&object);
+            }
+            let heading = format!("\nprogram `{}`\n", demand.program.artifact.name);
+            return figures::print(&(show(&demand.program.params) + &heading + &demand.to_text()));
+        }
+        let set = ParameterSet::named_insecure(name)?;
+        let bootstrap = set.bootstrap().map(|_| Demand::of_bootstrap(&set)).transpose()?;
+        if self.json {
+            let mut object = summary(&set);
+            object["level_table"] = set.levels().map(|level| level_summary(&set, level)).collect();
+            if let Some(demand) = bootstrap {
+                object["bootstrap"]["program"] = demand.to_json();
+            }
+            return figures::print_json(&object);
+        }
+        let mut text = show(&set) + "\n" + &show_levels(&set);
+        if let Some(demand) = bootstrap {
+            text += &format!("\na bootstrap of {} complex slots\n{}", set.slots(), demand.to_text());
+        }
+        figures::print(&text)
     }
 }
 
@@ -154,7 +181,7 @@ fn level_summary(set: &ParameterSet, level: Level) -> Value {
 fn show(set: &ParameterSet) -> String {
     let bound = max_log_pq(set.log_n()).map_or("none".into(), |bound| format!("{bound:.0}"));
     let top = set.max_level();
-    let mut text = format!("{} ({})\n", set.name(), set.digest());
+    let text = format!("{} ({})\n", set.name(), set.digest());
     let mut rows = vec![
         row(["security", security(set)]),
         row(["ring degree N", &format!("2^{}", set.log_n())]),
@@ -178,7 +205,10 @@ fn show(set: &ParameterSet) -> String {
         row(["evaluation key", &figures::bytes(key_bytes(set))]),
         row(["memory to make keys", &figures::bytes(KeyFolder::memory(set, &[top_key(set)]))]),
     ]);
-    text += &figures::table(&rows);
+    text + &figures::table(&rows)
+}
+
+fn show_levels(set: &ParameterSet) -> String {
     let mut rows = vec![row(["level", "limbs", "log Q", "scale", "ciphertext"])];
     for level in set.levels().rev() {
         rows.push(row([
@@ -189,7 +219,7 @@ fn show(set: &ParameterSet) -> String {
             &figures::bytes(ciphertext_bytes(set, level)),
         ]));
     }
-    text + "\n" + &figures::table(&rows)
+    figures::table(&rows)
 }
 
 /// What a program asks of the machines of client and server.
@@ -199,41 +229,47 @@ struct Demand {
 }
 
 impl Demand {
-    fn of(path: &Path) -> Result<Demand> {
-        let program = Program::read(path)?;
+    fn new(program: Program) -> Result<Demand> {
         let costs = measure(&program.artifact)?;
         Ok(Demand { program, costs })
     }
 
-    fn print(&self, json: bool) -> Result<()> {
+    /// Of the program that is one bootstrap of as many complex slots as there are.
+    fn of_bootstrap(set: &ParameterSet) -> Result<Demand> {
+        let source = bootstrap::program(set, BootstrapKind::Complex, set.log_n() - 1);
+        let compile = || compile(&source, &CompileOptions::default(), &mut Trace::default());
+        Demand::new(Program::new(Progress::new().work("compiling a bootstrap", compile)?)?)
+    }
+
+    /// Bytes of keys, encoded weights and working memory at the server.
+    fn memory(&self) -> u64 {
+        self.program.key_memory() + self.costs.plaintext_bytes + self.costs.pool_bytes
+    }
+
+    fn to_json(&self) -> Value {
         let Demand { program, costs } = self;
-        let keys = program.artifact.keys.len();
-        let (files, memory) = (program.key_bytes(), program.key_memory());
-        let (keygen, weights, working) = (program.keygen_memory(), costs.plaintext_bytes, costs.pool_bytes);
-        if json {
-            let mut object = summary(&program.params);
-            object["program"] = json!({
-                "name": program.artifact.name,
-                "evaluation_keys": keys,
-                "key_bytes": files,
-                "key_memory_bytes": memory,
-                "keygen_memory_bytes": keygen,
-                "encoded_weight_bytes": weights,
-                "pool_bytes": working,
-                "memory_bytes": memory + weights + working,
-            });
-            return figures::print_json(&object);
-        }
-        let rows = [
-            row(["evaluation keys", &keys.to_string()]),
-            row(["  as files", &figures::bytes(files)]),
-            row(["  memory to make them", &figures::bytes(keygen)]),
-            row(["memory to run it", &figures::bytes(memory + weights + working)]),
-            row(["  keys", &figures::bytes(memory)]),
-            row(["  weights, encoded", &figures::bytes(weights)]),
-            row(["  working memory", &figures::bytes(working)]),
-        ];
-        let heading = format!("\nprogram `{}`\n", program.artifact.name);
-        figures::print(&(show(&program.params) + &heading + &figures::table(&rows)))
+        json!({
+            "name": program.artifact.name,
+            "evaluation_keys": program.artifact.keys.len(),
+            "key_bytes": program.key_bytes(),
+            "key_memory_bytes": program.key_memory(),
+            "keygen_memory_bytes": program.keygen_memory(),
+            "encoded_weight_bytes": costs.plaintext_bytes,
+            "pool_bytes": costs.pool_bytes,
+            "memory_bytes": self.memory(),
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let Demand { program, costs } = self;
+        figures::table(&[
+            row(["evaluation keys", &program.artifact.keys.len().to_string()]),
+            row(["  as files", &figures::bytes(program.key_bytes())]),
+            row(["  memory to make them", &figures::bytes(program.keygen_memory())]),
+            row(["memory to run it", &figures::bytes(self.memory())]),
+            row(["  keys", &figures::bytes(program.key_memory())]),
+            row(["  weights, encoded", &figures::bytes(costs.plaintext_bytes)]),
+            row(["  working memory", &figures::bytes(costs.pool_bytes)]),
+        ])
     }
 }
