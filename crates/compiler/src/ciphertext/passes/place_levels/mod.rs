@@ -12,12 +12,15 @@
 //! The rule (a waterline with canonical scales): a ciphertext at level l is either *settled*, at the canonical scale of
 //! l, or *pending*, at the square of it, with a rescale to come. Products are pending; sums of pending values stay
 //! pending, so that a sum of products is rescaled once and relinearized once. Multiplication settles its operands and
-//! brings them to the lower of their levels. A product with a constant is not made at all until its sum tells at which
-//! level: the change of level and the product share one multiplication. A constant whose parts are small integers, such
+//! brings them to the lower of their levels. A sum is not made until somebody other than a sum needs it, so that all its
+//! products are made at its lowest level (see `sums`): a polynomial `q T_m + q' T_k + r` is relinearized and rescaled once, and
+//! a change of level and a product with a constant share one multiplication. A constant whose parts are small integers, such
 //! as i, multiplies exactly at scale 1 and takes no level.
 //!
 //! Inputs start at the lowest level from which every output is reached. A function is placed once for each combination
 //! of argument types with which it is called.
+
+mod sums;
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,6 +30,7 @@ use cerium_ckks::params::Params;
 
 use super::super::{Builder, Function, Module, Op, Placement, Type};
 use crate::ir::{Number, Symbol, ValueId};
+use sums::Placed;
 
 /// Why a program cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +110,7 @@ impl Placer<'_> {
         let body = Body {
             builder: Builder::new(placed_name.clone(), args),
             values: Vec::new(),
+            uses: source.use_counts(),
             relinearized: HashMap::new(),
             exact: HashSet::new(),
             placer: self,
@@ -117,18 +122,11 @@ impl Placer<'_> {
     }
 }
 
-/// What stands for a value of the source function.
-#[derive(Clone, Copy)]
-enum Placed {
-    /// A value of the placed function, ciphertext or plaintext.
-    Value(ValueId),
-    /// `factor` times a settled ciphertext, not made yet.
-    Product { base: ValueId, factor: f64 },
-}
-
 struct Body<'a, 'b> {
     builder: Builder,
     values: Vec<Placed>,
+    /// How often each value of the source function is used.
+    uses: Vec<u32>,
     /// The relinearized form of values that have one; later uses take it, whatever they need.
     relinearized: HashMap<ValueId, ValueId>,
     /// Plaintexts that are the same small integers in every slot.
@@ -143,7 +141,16 @@ impl Body<'_, '_> {
             self.builder.stage = node.stage;
             let placed = self.operation(&node.op)?;
             assert_eq!(placed.len(), node.results.len(), "one placed value for each result");
-            self.values.extend(placed);
+            for (value, placed) in node.results.clone().zip(placed) {
+                // What several need is made once; a product with a constant is cheap enough to make for each.
+                let placed = match placed {
+                    Placed::Sum(sum) if self.uses[value as usize] > 1 && sum.as_scaled().is_none() => {
+                        Placed::Value(self.make(sum)?)
+                    }
+                    placed => placed,
+                };
+                self.values.push(placed);
+            }
         }
         let results: Vec<ValueId> = source
             .results
@@ -162,18 +169,19 @@ impl Body<'_, '_> {
 
     fn operation(&mut self, op: &Op) -> Result<Vec<Placed>, PlaceError> {
         let value = match op {
-            Op::Add { a, b } => self.sum(self.value(*a), self.value(*b), 1.0)?,
-            Op::Sub { a, b } => self.sum(self.value(*a), self.value(*b), -1.0)?,
+            Op::Add { a, b } => return Ok(vec![self.sum(*a, *b, 1.0)]),
+            Op::Sub { a, b } => return Ok(vec![self.sum(*a, *b, -1.0)]),
             Op::Neg { a } => match self.value(*a) {
-                Placed::Product { base, factor } => {
-                    return Ok(vec![Placed::Product { base, factor: -factor }]);
-                }
+                Placed::Sum(sum) => return Ok(vec![Placed::Sum(sum.times(-1.0))]),
                 Placed::Value(a) => self.push(Op::Neg { a }),
             },
             Op::Mul { a, b } => {
                 let (a, b) = (self.ready(*a)?, self.ready(*b)?);
                 let level = self.level(a).min(self.level(b));
                 self.above_zero(level)?;
+                if self.is_canonical(a) && self.is_canonical(b) {
+                    return Ok(vec![Placed::product(a, b, self.builder.stage)]);
+                }
                 let (a, b) = (self.lower(a, level), self.lower(b, level));
                 self.push(Op::Mul { a, b })
             }
@@ -185,12 +193,15 @@ impl Body<'_, '_> {
                 self.push(Op::AddPlain { a, p })
             }
             Op::MulPlain { a, p } if self.exact.contains(&self.plain(*p)) => {
-                return Ok(vec![match self.value(*a) {
-                    Placed::Product { base, factor } => {
-                        Placed::Product { base: self.mul_exact(base, *p), factor }
-                    }
-                    Placed::Value(a) => Placed::Value(self.mul_exact(a, *p)),
-                }]);
+                let a = self.value(*a);
+                if let Placed::Sum(sum) = &a
+                    && let Some((base, factor)) = sum.as_scaled()
+                {
+                    let base = self.mul_exact(base, *p);
+                    return Ok(vec![Placed::scaled(base, factor, self.builder.stage)]);
+                }
+                let a = self.make_placed(a)?;
+                self.mul_exact(a, *p)
             }
             Op::MulPlain { a, p } => {
                 let a = self.settled(*a)?;
@@ -201,31 +212,35 @@ impl Body<'_, '_> {
                 let p = self.push(Op::Encode { p, level: at.level, scale: Number(scale) });
                 self.push(Op::MulPlain { a, p })
             }
-            Op::AddConst { a, value } => {
-                let a = self.made(*a)?;
-                self.push(Op::AddConst { a, value: *value })
-            }
+            Op::AddConst { a, value } => match self.value(*a) {
+                Placed::Sum(sum) => return Ok(vec![Placed::Sum(sum.plus_constant(value.0))]),
+                Placed::Value(a) => self.push(Op::AddConst { a, value: *value }),
+            },
             Op::MulConst { a, value, .. } => match self.value(*a) {
-                Placed::Product { base, factor } => {
-                    return Ok(vec![Placed::Product { base, factor: factor * value.0 }]);
+                Placed::Sum(sum) if sum.takes(value.0) || sum.as_scaled().is_some() => {
+                    return Ok(vec![Placed::Sum(sum.times(value.0))]);
                 }
                 Placed::Value(a) if is_small_integer(value.0) => {
                     self.push(Op::MulConst { a, value: *value, scale: Some(Number(1.0)) })
                 }
-                Placed::Value(_) => {
-                    return Ok(vec![Placed::Product { base: self.settled(*a)?, factor: value.0 }]);
+                placed => {
+                    let a = self.make_placed(placed)?;
+                    return Ok(vec![Placed::scaled(self.settle(a)?, value.0, self.builder.stage)]);
                 }
             },
-            Op::Rotate { a, by } => match self.value(*a) {
-                Placed::Product { base, factor } => {
+            Op::Rotate { a, by } => {
+                let a = self.value(*a);
+                if let Placed::Sum(sum) = &a
+                    && let Some((base, factor)) = sum.as_scaled()
+                {
                     let a = self.relinearized(base);
-                    return Ok(vec![Placed::Product { base: self.push(Op::Rotate { a, by: *by }), factor }]);
+                    let base = self.push(Op::Rotate { a, by: *by });
+                    return Ok(vec![Placed::scaled(base, factor, self.builder.stage)]);
                 }
-                Placed::Value(a) => {
-                    let a = self.relinearized(a);
-                    self.push(Op::Rotate { a, by: *by })
-                }
-            },
+                let a = self.make_placed(a)?;
+                let a = self.relinearized(a);
+                self.push(Op::Rotate { a, by: *by })
+            }
             Op::Conjugate { a } => {
                 let a = self.made(*a)?;
                 let a = self.relinearized(a);
@@ -247,20 +262,24 @@ impl Body<'_, '_> {
                 p => self.push(Op::RotatePlain { p, by: *by }),
             },
             Op::Call { args, function } => return self.call(args, function),
-            Op::Lower { a, to } => match self.value(*a) {
-                // The constant is multiplied in one level above, where there is one.
-                Placed::Product { base, factor } if self.level(base) > *to => {
-                    let pending = self.product(base, factor, Level(to.0 + 1))?;
+            Op::Lower { a, to } => {
+                let value = self.value(*a);
+                // A constant is multiplied in one level above, where there is one.
+                if let Placed::Sum(sum) = &value
+                    && let Some((base, factor)) = sum.as_scaled()
+                    && self.level(base) > *to
+                {
+                    let pending = self.scaled(base, factor, Level(to.0 + 1))?;
                     self.settle(pending)?
-                }
-                _ => {
-                    let a = self.ready(*a)?;
+                } else {
+                    let a = self.make_placed(value)?;
+                    let a = self.ready_value(a)?;
                     if self.level(a) < *to {
                         return Err(self.too_deep());
                     }
                     self.lower(a, *to)
                 }
-            },
+            }
             Op::ModRaise { a } => {
                 let a = self.ready(*a)?;
                 self.push(Op::ModRaise { a })
@@ -295,50 +314,27 @@ impl Body<'_, '_> {
         Ok(results.map(|v| Placed::Value(ValueId(v))).collect())
     }
 
-    /// `x + sign * y` at one level, pending if both can be.
-    fn sum(&mut self, x: Placed, y: Placed, sign: f64) -> Result<ValueId, PlaceError> {
-        let signed = |factor: f64| sign * factor;
-        match (x, y) {
-            (Placed::Product { base: a, factor: fa }, Placed::Product { base: b, factor: fb }) => {
-                let level = self.level(a).min(self.level(b));
-                let (a, b) = (self.product(a, fa, level)?, self.product(b, signed(fb), level)?);
-                Ok(self.push(Op::Add { a, b }))
+    /// `a + sign * b`, made at once if both are there at one level and one scale.
+    fn sum(&mut self, a: ValueId, b: ValueId, sign: f64) -> Placed {
+        match (self.value(a), self.value(b)) {
+            (Placed::Value(a), Placed::Value(b)) if self.are_aligned(a, b) => {
+                Placed::Value(self.push(if sign < 0.0 { Op::Sub { a, b } } else { Op::Add { a, b } }))
             }
-            (Placed::Value(a), Placed::Product { base, factor }) => self.add_product(a, base, signed(factor)),
-            (Placed::Product { base, factor }, Placed::Value(b)) => {
-                let b = if sign < 0.0 { self.push(Op::Neg { a: b }) } else { b };
-                self.add_product(b, base, factor)
-            }
-            (Placed::Value(a), Placed::Value(b)) => {
-                let (a, b) = self.aligned(a, b)?;
-                Ok(self.push(if sign < 0.0 { Op::Sub { a, b } } else { Op::Add { a, b } }))
+            (a, b) => {
+                let stage = self.builder.stage;
+                Placed::Sum(a.into_sum(stage).plus(b.into_sum(stage), sign))
             }
         }
     }
 
-    /// `a + factor * base`, making the product where it costs least.
-    fn add_product(&mut self, a: ValueId, base: ValueId, factor: f64) -> Result<ValueId, PlaceError> {
-        let (level, base_level) = (self.level(a), self.level(base));
-        // The product at the level of a pending `a` is pending with it; for a settled `a` it is made one level above.
-        let at = if self.is_pending(a) { level } else { Level(level.0 + 1) };
-        let b = self.product(base, factor, at.min(base_level))?;
-        let (a, b) = self.aligned(a, b)?;
-        Ok(self.push(Op::Add { a, b }))
-    }
-
-    /// Both values at one level and one scale.
-    fn aligned(&mut self, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), PlaceError> {
-        let (pa, pb) = (self.placement(a), self.placement(b));
-        if pa.level == pb.level && pa.scale.matches(pb.scale) {
-            return Ok((a, b));
-        }
-        let (a, b) = (self.settle(a)?, self.settle(b)?);
-        let level = self.level(a).min(self.level(b));
-        Ok((self.lower(a, level), self.lower(b, level)))
+    /// Whether two ciphertexts are at one level and one scale.
+    fn are_aligned(&self, a: ValueId, b: ValueId) -> bool {
+        let (a, b) = (self.placement(a), self.placement(b));
+        a.level == b.level && a.scale.matches(b.scale)
     }
 
     /// `factor * base` at `level`, pending.
-    fn product(&mut self, base: ValueId, factor: f64, level: Level) -> Result<ValueId, PlaceError> {
+    fn scaled(&mut self, base: ValueId, factor: f64, level: Level) -> Result<ValueId, PlaceError> {
         self.above_zero(level)?;
         let a = self.lower(base, level);
         let scale = Number(self.pending_scale(level).0 / self.placement(a).scale.0);
@@ -352,20 +348,26 @@ impl Body<'_, '_> {
         self.push(Op::MulPlain { a, p })
     }
 
-    /// What stands for a value of the source function, relinearized if that has been done.
-    fn value(&self, v: ValueId) -> Placed {
-        match self.values[v.index()] {
-            Placed::Value(value) => Placed::Value(self.relinearized.get(&value).copied().unwrap_or(value)),
-            product @ Placed::Product { .. } => product,
+    /// What stands for a value of the source function, relinearized if that has been done. The last use takes it.
+    fn value(&mut self, v: ValueId) -> Placed {
+        match &mut self.values[v.index()] {
+            Placed::Value(value) => Placed::Value(self.relinearized.get(value).copied().unwrap_or(*value)),
+            Placed::Sum(sum) if self.uses[v.index()] == 1 => Placed::Sum(std::mem::take(sum)),
+            Placed::Sum(sum) => Placed::Sum(sum.clone()),
+        }
+    }
+
+    fn make_placed(&mut self, placed: Placed) -> Result<ValueId, PlaceError> {
+        match placed {
+            Placed::Value(value) => Ok(value),
+            Placed::Sum(sum) => self.make(sum),
         }
     }
 
     /// The value as a ciphertext, settled or pending.
     fn made(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
-        match self.value(v) {
-            Placed::Value(value) => Ok(value),
-            Placed::Product { base, factor } => self.product(base, factor, self.level(base)),
-        }
+        let placed = self.value(v);
+        self.make_placed(placed)
     }
 
     /// The value at a canonical scale.
@@ -377,6 +379,10 @@ impl Body<'_, '_> {
     /// The value settled and relinearized: what products and calls take.
     fn ready(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
         let value = self.made(v)?;
+        self.ready_value(value)
+    }
+
+    fn ready_value(&mut self, value: ValueId) -> Result<ValueId, PlaceError> {
         let value = self.relinearized(value);
         self.settle(value)
     }
@@ -412,7 +418,7 @@ impl Body<'_, '_> {
     fn plain(&self, v: ValueId) -> ValueId {
         match self.values[v.index()] {
             Placed::Value(value) => value,
-            Placed::Product { .. } => unreachable!("plaintexts are never products"),
+            Placed::Sum(_) => unreachable!("plaintexts are never sums"),
         }
     }
 
@@ -440,6 +446,11 @@ impl Body<'_, '_> {
     fn is_pending(&self, value: ValueId) -> bool {
         let at = self.placement(value);
         at.scale.log2() > 1.5 * self.params().scale(at.level).log2()
+    }
+
+    fn is_canonical(&self, value: ValueId) -> bool {
+        let at = self.placement(value);
+        at.scale.matches(self.params().scale(at.level))
     }
 
     fn above_zero(&self, level: Level) -> Result<(), PlaceError> {
