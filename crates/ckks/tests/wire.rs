@@ -8,7 +8,7 @@ use cerium_ckks::automorphism::galois_element;
 use cerium_ckks::basis::{Basis, Level, Scale};
 use cerium_ckks::ciphertext::{Ciphertext, PublicKey, SeededCiphertext};
 use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
-use cerium_ckks::params::{Params, ParamsSpec};
+use cerium_ckks::params::{BootstrapSpec, Params, ParamsSpec};
 use cerium_ckks::wire::{self, HEADER, Kind, ProgramDigest, WireError};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -44,8 +44,11 @@ fn fresh_rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
+/// A small set with levels for bootstrapping, so that it has keys of every kind.
 fn params() -> Params {
-    Params::new(ParamsSpec::insecure(5, 40, 3, 2).unwrap()).unwrap()
+    let bootstrap = BootstrapSpec { slots_to_coeffs: 1, eval_mod: 1, coeffs_to_slots: 1, log_ratio: 10 };
+    let spec = ParamsSpec::insecure(5, 40, 4, 2).unwrap();
+    Params::new(ParamsSpec { bootstrap: Some(bootstrap), ..spec }).unwrap()
 }
 
 fn words(params: &Params, rng: &mut ChaCha8Rng, basis: Basis) -> Vec<u32> {
@@ -87,8 +90,8 @@ fn read_ciphertexts(params: &Params, bytes: &[u8]) -> Result<Vec<u8>, WireError>
 
 fn samples(params: &Params, rng: &mut ChaCha8Rng) -> Vec<(&'static str, Kind, Recode, Vec<u8>)> {
     let public = PublicKey::new(params, seed(rng), words(params, rng, params.q_basis())).unwrap();
-    let evaluation = |rng: &mut ChaCha8Rng, kind| {
-        let request = KeyRequest { kind, level: Level(2) };
+    let evaluation = |rng: &mut ChaCha8Rng, kind, level| {
+        let request = KeyRequest { kind, level };
         let digits = request.digits(params).len();
         let b = (0..digits).flat_map(|_| words(params, rng, request.basis(params))).collect();
         let key = EvaluationKey::new(params, request, seed(rng), b).unwrap();
@@ -109,19 +112,31 @@ fn samples(params: &Params, rng: &mut ChaCha8Rng) -> Vec<(&'static str, Kind, Re
             "relinearization key",
             Kind::EvaluationKey,
             recode_evaluation_key,
-            evaluation(rng, KeyKind::Relinearization),
+            evaluation(rng, KeyKind::Relinearization, Level(2)),
         ),
         (
             "rotation key",
             Kind::EvaluationKey,
             recode_evaluation_key,
-            evaluation(rng, KeyKind::Rotation(galois_element(params.log_n(), 3))),
+            evaluation(rng, KeyKind::Rotation(galois_element(params.log_n(), 3)), Level(2)),
         ),
         (
             "conjugation key",
             Kind::EvaluationKey,
             recode_evaluation_key,
-            evaluation(rng, KeyKind::Conjugation),
+            evaluation(rng, KeyKind::Conjugation, Level(2)),
+        ),
+        (
+            "key to the sparse secret",
+            Kind::EvaluationKey,
+            recode_evaluation_key,
+            evaluation(rng, KeyKind::ToSparse, Level(0)),
+        ),
+        (
+            "key from the sparse secret",
+            Kind::EvaluationKey,
+            recode_evaluation_key,
+            evaluation(rng, KeyKind::FromSparse, params.max_level()),
         ),
         (
             "ciphertexts",

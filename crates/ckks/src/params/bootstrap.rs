@@ -49,10 +49,10 @@ pub struct Bootstrap {
 /// raised from level 0 to the top.
 ///
 /// With coefficients centered, c_0 + c_1 t = m + Q_0 I over the integers, where m is the message: raised, a
-/// ciphertext decrypts to that. A coefficient of (c_0 + c_1 t) / Q_0 is the sum of 33 independent numbers
-/// uniform in (-1/2, 1/2), so those of I have variance 33/12, are at most 16, and by the volume of the corner
-/// of the cube they exceed 14 with probability 2 * 2^33 / 33! < 2^-88: for all 2^16 coefficients of a
-/// ciphertext, below 2^-72.
+/// ciphertext decrypts to that. A coefficient of c_1 t / Q_0 is the sum of 32 independent numbers uniform in
+/// (-1/2, 1/2), and that of I, but for its sign, the integer nearest to it: of variance 33/12, at most 16, and
+/// beyond 14, by the volume of two corners of the cube, with probability below 2 * 1.5^32 / 32! < 2^-97. So all
+/// 2^16 coefficients of a ciphertext are within 14 but once in 2^81 bootstraps.
 pub const SPARSE_WEIGHT: usize = 32;
 
 /// Most bits of the modulus under which the sparse secret, of Hamming weight 32, may be used at N = 2^16 for

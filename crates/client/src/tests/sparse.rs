@@ -82,8 +82,8 @@ fn raising_under_the_sparse_secret_adds_few_multiples_of_the_modulus() {
             multiples.push(multiple.round());
         }
     }
-    // A sum of 33 uniform numbers: below 2^-75 for any of these to be beyond 14. The sample variance of 8192 has
-    // a relative deviation of sqrt(2 / 8192); eight of them are allowed.
+    // By the distribution that `SPARSE_WEIGHT` states: one of 8192 is beyond 14 less than once in 2^84 runs, and
+    // their variance has a relative deviation of sqrt(2 / 8192), of which eight are allowed.
     let largest = multiples.iter().fold(0.0, |max, i: &f64| i.abs().max(max));
     assert!(largest <= 14.0, "{largest}");
     let variance = multiples.iter().map(|i| i * i).sum::<f64>() / multiples.len() as f64;
