@@ -229,21 +229,18 @@ impl Body<'_, '_> {
                 }
             },
             Op::Rotate { a, by } => {
-                let a = self.value(*a);
-                if let Placed::Sum(sum) = &a
+                if let Placed::Sum(sum) = &self.values[a.index()]
                     && let Some((base, factor)) = sum.as_scaled()
                 {
                     let a = self.relinearized(base);
                     let base = self.push(Op::Rotate { a, by: *by });
                     return Ok(vec![Placed::scaled(base, factor, self.builder.stage)]);
                 }
-                let a = self.make_placed(a)?;
-                let a = self.relinearized(a);
+                let a = self.to_rotate(*a)?;
                 self.push(Op::Rotate { a, by: *by })
             }
             Op::Conjugate { a } => {
-                let a = self.made(*a)?;
-                let a = self.relinearized(a);
+                let a = self.to_rotate(*a)?;
                 self.push(Op::Conjugate { a })
             }
             Op::Weight { index } => {
@@ -368,6 +365,18 @@ impl Body<'_, '_> {
     fn made(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
         let placed = self.value(v);
         self.make_placed(placed)
+    }
+
+    /// The value as rotations take it, relinearized. What several need is rescaled before, once for all of them, and they
+    /// work a level below; one rotation (a giant step, say) leaves that to the sum it goes to.
+    fn to_rotate(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
+        if self.uses[v.index()] == 1 {
+            let value = self.made(v)?;
+            return Ok(self.relinearized(value));
+        }
+        let value = self.ready(v)?;
+        self.values[v.index()] = Placed::Value(value);
+        Ok(value)
     }
 
     /// The value at a canonical scale.
