@@ -9,7 +9,7 @@ use super::search::{Goal, LogP};
 /// digits. The levels of bootstrapping are as long as its precision needs, so that a smaller scale leaves more
 /// levels to programs: 14, 18 or 23 above those of slots_to_coeffs.
 pub(super) const BOOT: [Goal<'static>; 3] = [
-    boot(40, 50, &[(17, 40), (8, 55), (1, 50), (3, 55)], 13),
+    boot(40, 50, &[(17, 40), (5, 55), (3, 60), (4, 50)], 13),
     boot(35, 50, &[(21, 35), (8, 50), (4, 50)], 12),
     boot(30, 50, &[(26, 30), (8, 45), (3, 45), (1, 60)], 10),
 ];
