@@ -23,7 +23,9 @@ use cerium_artifact::{Artifact, GatherId, PackedCiphertext, Port};
 use num_complex::Complex64;
 
 use bootstrap::{ExpandError, expand_bootstrap};
-use ciphertext::passes::{PlaceError, expand_linear_transform, expand_poly_eval, place_levels};
+use ciphertext::passes::{
+    PlaceError, expand_linear_transform, expand_poly_eval, place_bootstraps, place_levels,
+};
 use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
 use ir::Trace;
@@ -71,9 +73,20 @@ pub fn compile(
 ) -> Result<Artifact, CompileError> {
     source.module.verify().map_err(CompileError::Source)?;
 
+    let samples = match options.samples.as_slice() {
+        [] => random_samples(source),
+        samples => samples.to_vec(),
+    };
+
     let mut ct = source.module.clone();
     // A program whose entry takes placed ciphertexts was placed by hand.
     if ct.entry().param_types().iter().all(|ty| ty.placement().is_none()) {
+        trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
+        trace.pass("share", &mut ct, sharing)?;
+        trace.pass("place_bootstraps", &mut ct, |m| {
+            place_bootstraps(m, &log_periods(source), &samples);
+            Ok::<_, Infallible>(())
+        })?;
         trace.pass("expand_bootstrap", &mut ct, expand_bootstrap)?;
         trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
@@ -106,10 +119,6 @@ pub fn compile(
     trace.record("kernel", "assemble", start.elapsed(), (nodes, launches));
 
     let start = Instant::now();
-    let samples = match options.samples.as_slice() {
-        [] => random_samples(source),
-        samples => samples.to_vec(),
-    };
     let noise = noise::estimate(&source.module, &ct, &samples, |output, slot| {
         let gather = &source.outputs[output].packing.gather;
         gather[slot % gather.len()] != cerium_artifact::NO_ELEMENT
@@ -156,6 +165,11 @@ pub fn compile(
 fn sharing<D: ir::Dialect>(module: &mut ir::Module<D>) -> Result<(), Infallible> {
     share(module);
     Ok(())
+}
+
+/// Base-2 logarithms of the periods of the inputs.
+fn log_periods(source: &SourceProgram) -> Vec<u32> {
+    source.inputs.iter().map(|port| port.packing.gather.len().trailing_zeros()).collect()
 }
 
 /// Deterministic pseudo-random inputs within the bounds of their packings: compilation is reproducible.

@@ -144,3 +144,25 @@ fn bounds_and_repeated_bootstraps() {
         assert!(error < 2f64.powi(-14));
     }
 }
+
+#[test]
+fn bootstraps_are_placed_where_the_program_has_none() {
+    let params = params();
+    let mut rng = fresh_rng();
+    // Forty products of values that grow beyond 1, of two inputs, whose bootstraps can be shared.
+    let source = program(&params, 2, |_, x| {
+        let chain = |x: &Ct, sign: f64| {
+            (0..20).fold(x * 2.0, |y, _| &y * &y * (-0.25 * sign) + (0.5 * sign)).rotate(1)
+        };
+        vec![chain(&x[0], 1.0) + &x[1], chain(&x[1], -1.0)]
+    });
+    let inputs = [message(&params, 6, true, &mut rng), message(&params, 6, true, &mut rng)];
+    for (error, _) in check(&source, &params, &inputs) {
+        assert!(error < 2f64.powi(-10));
+    }
+    let options = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
+    let mut trace = Trace { dump: vec!["place_bootstraps".into()], ..Trace::default() };
+    compile(&source, &options, &mut trace).unwrap();
+    let placed = &trace.dumps[0].after;
+    assert!(placed.contains(", %") && placed.contains(" = bootstrap(%"), "a pair in\n{placed}");
+}

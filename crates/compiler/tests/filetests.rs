@@ -124,6 +124,14 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("expand_poly_eval", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_poly_eval(m);
         }),
+        ("place_bootstraps", _) => {
+            let mut module = read_ct().map_err(fail)?;
+            let periods = vec![4; module.entry().params as usize];
+            match passes::place_bootstraps(&mut module, &periods, &[]) {
+                Some(_) => checked(&module),
+                None => Ok("no placement".into()),
+            }
+        }
         ("place_levels", _) => {
             let mut module = read_ct().map_err(fail)?;
             match passes::place_levels(&mut module) {

@@ -3,7 +3,7 @@
 //! ```text
 //! %y = bootstrap(%x) {kind=real, log_slots=15, bound=4.0}
 //! ->
-//! %a = mul_const(%x) {value=0.25}          # not for a bound of 1
+//! %a = reinterpret(%x) {factor=0.25}       # not for a bound of 1; for one that is no power of two, a product
 //! %b = lower(%a) {to=L3}
 //! %c = call(%b) {function=@bootstrap.real}
 //! %y = mul_const(%c) {value=4.0}
@@ -31,6 +31,15 @@ pub enum ExpandError {
         /// Name of the parameter set.
         params: String,
     },
+}
+
+/// Larger bounds are multiplied back in steps of this size.
+const STEP: f64 = 1024.0;
+
+/// Whether values within `[-bound, bound]` are brought to [-1, 1] and back without taking a level: powers of two that a scale
+/// has room for.
+pub(crate) fn is_free_bound(bound: f64) -> bool {
+    (1.0..=1_048_576.0).contains(&bound) && bound.log2().fract() == 0.0
 }
 
 /// Runs the pass.
@@ -65,6 +74,10 @@ pub fn expand_bootstrap(module: &mut Module) -> Result<(), ExpandError> {
         let lower = |builder: &mut crate::ciphertext::Builder, &x: &ValueId| {
             let scaled = match bound.0 {
                 1.0 => x,
+                // A scale that is so many times larger takes no level.
+                bound if is_free_bound(bound) => {
+                    builder.push(module, Op::Reinterpret { a: x, factor: Number(1.0 / bound) })
+                }
                 bound => builder.push(module, Op::MulConst { a: x, value: Number(1.0 / bound), scale: None }),
             };
             builder.push(module, Op::Lower { a: scaled, to: levels.input })
@@ -77,9 +90,16 @@ pub fn expand_bootstrap(module: &mut Module) -> Result<(), ExpandError> {
         };
         let call = Op::Call { args, function: function.name().clone() };
         let results = builder.try_push(module, call).unwrap_or_else(|m| panic!("call of a bootstrap: {m}"));
-        let restore = |value| match bound.0 {
-            1.0 => ValueId(value),
-            _ => builder.push(module, Op::MulConst { a: ValueId(value), value: *bound, scale: None }),
+        let restore = |value| {
+            let mut value = ValueId(value);
+            let mut rest = bound.0;
+            while rest != 1.0 {
+                // By integers that are small enough to be multiplied with exactly.
+                let factor = if rest.fract() == 0.0 { rest.min(STEP) } else { rest };
+                value = builder.push(module, Op::MulConst { a: value, value: Number(factor), scale: None });
+                rest /= factor;
+            }
+            value
         };
         Some(results.map(restore).collect())
     });

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use cerium_ckks::basis::{Basis, Level};
 use cerium_ckks::params::Params;
 
-use super::{Module, Op, Type};
+use super::{BootstrapKind, Module, Op, Type};
 use crate::ir::ValueId;
 use crate::polynomial::digits_in;
 
@@ -159,7 +159,7 @@ impl CostModel {
         f64::from(size) * (self.convert(leaving, target) + self.pointwise(target))
     }
 
-    /// A `linear_transform` of `diagonals` evenly spaced diagonals with as many baby steps as are best, rescaled: hoisted
+    /// A `linear_transform` of `diagonals` evenly spaced diagonals with as many baby steps as are best, not rescaled: hoisted
     /// baby steps that stay on Q and P, one division by P for each giant step and two at the end.
     pub fn linear_transform(&self, level: Level, diagonals: usize) -> f64 {
         let raised = self.limbs(level) + self.p_limbs();
@@ -171,7 +171,7 @@ impl CostModel {
             hoisted + (giants - 1.0) * self.giant_step(level)
         };
         let best = (0..=diagonals.max(1).ilog2()).map(|log| steps(1 << log)).fold(f64::INFINITY, f64::min);
-        best + terms + 2.0 * self.mod_down(level) + self.rescale(level, 2)
+        best + terms + 2.0 * self.mod_down(level)
     }
 
     /// A polynomial of this degree (in Chebyshev form, Paterson and Stockmeyer's products) at the level of its argument.
@@ -188,6 +188,44 @@ impl CostModel {
     /// A product of two ciphertexts, relinearized and rescaled.
     pub fn product(&self, level: Level) -> f64 {
         self.mul(level) + self.relinearize(level) + self.rescale(level, 2)
+    }
+
+    /// From level 0 to the top: two key switches of one digit, and both polynomials transformed at the top.
+    pub fn mod_raise(&self) -> f64 {
+        let (base, top) = (self.limbs(Level(0)), self.params.max_level());
+        let raised =
+            self.convert(base, self.limbs(top)) + self.convert(base, self.limbs(top) + self.p_limbs());
+        let product = self.words(2.0 * (self.limbs(top) + self.p_limbs()), KEY);
+        raised + product + 2.0 * self.mod_down(top)
+    }
+
+    /// A bootstrap as a whole: of one value, or of two real ones together, with slots that repeat with period
+    /// `2^log_slots`. `None` if the parameter set has no levels for it.
+    pub fn bootstrap(&self, kind: BootstrapKind, values: usize, log_slots: u32) -> Option<f64> {
+        let (levels, parts) = (self.params.bootstrap()?, self.params.spec().bootstrap?);
+        let top = self.params.max_level();
+        let transform = |first: Level, factors: u8| -> f64 {
+            let factor = |i: u8| {
+                let stages = (log_slots + u32::from(i)) / u32::from(factors);
+                let level = Level(first.0 - i);
+                match stages {
+                    0 => 0.0,
+                    _ => self.linear_transform(level, (2 << stages) - 1) + self.rescale(level, 2),
+                }
+            };
+            (0..factors).map(factor).sum()
+        };
+        let to_coeffs = transform(levels.input, parts.slots_to_coeffs);
+        let to_slots = transform(top, parts.coeffs_to_slots);
+        let below = Level(top.0 - parts.coeffs_to_slots);
+        let trace = f64::from(self.params.log_n() - 1 - log_slots) * (self.rotate(top) + self.each(top, 2));
+        // The argument is squared, three double angles end it, and the polynomial has the levels between.
+        let doublings = 3.min(parts.eval_mod);
+        let degree = (1usize << parts.eval_mod.saturating_sub(doublings + 1)) - 1;
+        let squares: f64 = (1..=doublings).map(|i| self.product(Level(levels.output.0 + i))).sum();
+        let eval_mod = self.product(below) + self.poly_eval(Level(below.0 - 1), degree) + squares;
+        let evaluations = if kind == BootstrapKind::Real && values == 1 { 1.0 } else { 2.0 };
+        Some(to_coeffs + self.mod_raise() + trace + to_slots + self.rotate(below) + evaluations * eval_mod)
     }
 
     /// An operation of a placed program but a call, given the types of its operands and its result.
@@ -207,13 +245,9 @@ impl CostModel {
             Op::Relinearize { .. } => self.relinearize(from.level),
             Op::Rescale { .. } => self.rescale(from.level, from.size),
             Op::Adjust { to, .. } => self.adjust(*to, from.size),
-            // Two key switches of one digit, and both polynomials transformed at the top.
-            Op::ModRaise { .. } => {
-                let all = self.limbs(to.level) + self.p_limbs();
-                let bottom = self.limbs(from.level);
-                self.convert(bottom, all)
-                    + self.convert(bottom, self.limbs(to.level))
-                    + 2.0 * self.mod_down(to.level)
+            Op::ModRaise { .. } => self.mod_raise(),
+            Op::Bootstrap { xs, kind, log_slots, .. } => {
+                self.bootstrap(*kind, xs.len(), *log_slots).unwrap_or(f64::INFINITY)
             }
             Op::Weight { .. }
             | Op::RotatePlain { .. }
@@ -222,8 +256,7 @@ impl CostModel {
             | Op::Lower { .. }
             | Op::LinearTransform { .. }
             | Op::PolyEval { .. }
-            | Op::Call { .. }
-            | Op::Bootstrap { .. } => 0.0,
+            | Op::Call { .. } => 0.0,
         }
     }
 
@@ -245,7 +278,7 @@ impl CostModel {
                     Op::Rotate { a, .. } | Op::Conjugate { a } => !raised.insert(*a),
                     _ => false,
                 };
-                let result = function.type_of(node.result());
+                let result = function.type_of(ValueId(node.results.start));
                 stages[node.stage.0 as usize] += self.operation(&node.op, &operands, result, hoisted);
             }
             done.push(stages);
@@ -272,6 +305,24 @@ mod tests {
         near(cost.mul(top) + cost.relinearize(top), 57e-3);
         near(cost.rotate(top), 51.6e-3);
         near(cost.rescale(top, 2), 9e-3);
+    }
+
+    #[test]
+    fn bootstraps() {
+        let params = Params::named("boot-40").unwrap();
+        let cost = CostModel::new(&params);
+        let price = |kind, values, log_slots| cost.bootstrap(kind, values, log_slots).unwrap();
+        let complex = price(BootstrapKind::Complex, 1, 15);
+        let (real, pair) = (price(BootstrapKind::Real, 1, 15), price(BootstrapKind::Real, 2, 15));
+        println!("complex {complex:.2} s, real {real:.2} s, pair {pair:.2} s");
+        assert!((2.0..6.0).contains(&complex) && pair == complex);
+        assert!((0.6..0.9).contains(&(real / complex)));
+        assert!(price(BootstrapKind::Real, 1, 8) < real, "few slots are cheaper");
+        assert!(
+            CostModel::new(&Params::named("leveled-16").unwrap())
+                .bootstrap(BootstrapKind::Real, 1, 15)
+                .is_none()
+        );
     }
 
     #[test]

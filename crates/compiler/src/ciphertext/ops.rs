@@ -40,7 +40,7 @@ crate::op_table! {
         Call "call" (; ..args) { function: Symbol },
         /// Unplaced only: down to level `to`, pinned by hand; the message is unchanged.
         Lower "lower" (a) { to: Level },
-        /// Unplaced only: one or two values whose slots are within `[-bound, bound]` (of each part), refreshed: ideally
+        /// One or two values whose slots are within `[-bound, bound]` (of each part), refreshed: ideally
         /// the identity, at the output level of the parameter set. Slots repeat with period `2^log_slots`.
         Bootstrap "bootstrap" (; ..xs) { kind: BootstrapKind, log_slots: u32, bound: Number },
         /// From level 0 to the top: `a * scale / Q_0` plus the slots of a polynomial with small random integer

@@ -244,7 +244,6 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             one(Type::Cipher(None))
         }
         Op::Bootstrap { xs, kind, log_slots, bound } => {
-            operands.iter().try_for_each(|ty| unplaced(op, ty))?;
             let most = if *kind == BootstrapKind::Real { 2 } else { 1 };
             if xs.is_empty() || xs.len() > most {
                 return Err(format!("a {kind:?} bootstrap takes 1 to {most} values, not {}", xs.len()));
@@ -255,7 +254,22 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             if !(bound.0.is_finite() && bound.0 > 0.0) {
                 return Err(format!("the bound {bound} is not a positive number"));
             }
-            Ok(vec![Type::Cipher(None); xs.len()])
+            let placements = operands.iter().map(|ty| cipher(ty)).collect::<Result<Vec<_>, _>>()?;
+            if placements.iter().all(Option::is_none) {
+                return Ok(vec![Type::Cipher(None); xs.len()]);
+            }
+            let Some(levels) = params.bootstrap() else {
+                return Err("the parameter set has no levels for bootstrapping".into());
+            };
+            let (input, output) = (levels.input, levels.output);
+            let fits = |a: Placement| a.level == input && a.size == 2 && a.scale.matches(params.scale(input));
+            if !placements.into_iter().all(|a| a.is_some_and(fits)) {
+                return Err(format!(
+                    "bootstrap takes relinearized ciphertexts of {input} at its canonical scale"
+                ));
+            }
+            let refreshed = Placement { level: output, scale: params.scale(output), size: 2 };
+            Ok(vec![Type::Cipher(Some(refreshed)); xs.len()])
         }
         Op::ModRaise { .. } => match cipher(operands[0])? {
             None => one(Type::Cipher(None)),

@@ -79,6 +79,14 @@ impl<D: Dialect> Function<D> {
         self.results.iter().map(|&v| self.type_of(v).clone()).collect()
     }
 
+    /// Whether both compute the same: they are equal but for their names and stages.
+    pub fn same_body(&self, other: &Self) -> bool {
+        self.params == other.params
+            && self.results == other.results
+            && self.types == other.types
+            && self.nodes.iter().map(|node| &node.op).eq(other.nodes.iter().map(|node| &node.op))
+    }
+
     /// How many times each value is used, by operations and as a result.
     pub fn use_counts(&self) -> Vec<u32> {
         let mut counts = vec![0; self.types.len()];

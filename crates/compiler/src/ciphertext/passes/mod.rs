@@ -2,8 +2,11 @@
 
 mod expand_linear_transform;
 mod expand_poly_eval;
+mod needs;
+mod place_bootstraps;
 mod place_levels;
 
 pub use expand_linear_transform::expand_linear_transform;
 pub use expand_poly_eval::{expand_poly_eval, poly_depth};
+pub use place_bootstraps::{BootstrapPlan, MAX_COPIES, place_bootstraps};
 pub use place_levels::{PlaceError, place_levels};

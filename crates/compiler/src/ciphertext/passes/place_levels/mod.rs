@@ -12,24 +12,27 @@
 //! The rule (a waterline with canonical scales): a ciphertext at level l is either *settled*, at the canonical scale of
 //! l, or *pending*, at the square of it, with a rescale to come. Products are pending; sums of pending values stay
 //! pending, so that a sum of products is rescaled once and relinearized once. Multiplication settles its operands and
-//! brings them to the lower of their levels. A sum is not made until somebody other than a sum needs it, so that all its
+//! brings them to the level above the one at which its result is needed (see `needs`). A sum is not made until somebody other than a sum needs it, so that all its
 //! products are made at its lowest level (see `sums`): a polynomial `q T_m + q' T_k + r` is relinearized and rescaled once, and
 //! a change of level and a product with a constant share one multiplication. A constant whose parts are small integers, such
 //! as i, multiplies exactly at scale 1 and takes no level.
 //!
-//! Inputs start at the lowest level from which every output is reached. A function is placed once for each combination
-//! of argument types with which it is called.
+//! So every operation runs at the lowest level from which every output is reached, inputs and results of bootstraps
+//! included: there it costs least. A function is placed once for each combination of needs of its results that makes a
+//! difference.
 
 mod sums;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::rc::Rc;
 
-use cerium_artifact::Recipe;
 use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::params::Params;
 
 use super::super::{Builder, Function, Module, Op, Placement, Type};
-use crate::ir::{Number, Symbol, ValueId};
+use super::needs::{Need, Needs, Shape, is_small_integer};
+use crate::ir::simplify::remove_unused;
+use crate::ir::{Node, Number, Symbol, ValueId};
 use sums::Placed;
 
 /// Why a program cannot be placed.
@@ -50,75 +53,89 @@ pub enum PlaceError {
     },
 }
 
-/// Constants whose parts are integers of at most this size multiply without using a scale.
-const SMALL_INTEGER: f64 = 1024.0;
-
 /// Runs the pass: replaces the unplaced functions of `module` by placed ones.
 pub fn place_levels(module: &mut Module) -> Result<(), PlaceError> {
-    let top = module.context.params.program_level();
-    let raises = |f: &Function| f.nodes.iter().any(|node| matches!(node.op, Op::ModRaise { .. }));
-    if module.functions.iter().any(raises) {
-        // Bootstraps end at a fixed level, so that a program with some does not shift with its inputs.
-        let mut placed = place_from(module, Level(0));
-        for start in 1..=top.0 {
-            if placed.is_ok() {
-                break;
-            }
-            placed = place_from(module, Level(start));
-        }
-        *module = placed?.0;
-        return Ok(());
-    }
-    let unused = place_from(module, top)?.1;
-    let (placed, _) = place_from(module, Level(top.0 - unused.0))?;
+    remove_unused(module);
+    let placed = place(module)?;
     *module = placed;
     Ok(())
 }
 
-/// Places the program with inputs at level `start`; also the lowest level among its outputs.
-fn place_from(module: &Module, start: Level) -> Result<(Module, Level), PlaceError> {
-    let out = Module::new(module.context.clone(), module.stages.clone());
-    let mut placer = Placer { source: module, out, instances: HashMap::new() };
-    let scale = module.context.params.scale(start);
-    let input = Type::Cipher(Some(Placement { level: start, scale, size: 2 }));
-    let entry = module.entry();
-    placer.function(&entry.name, vec![input; entry.params as usize])?;
-    let levels = placer.out.entry().result_types();
-    let lowest = levels.iter().filter_map(Type::placement).map(|p| p.level).min().unwrap_or(start);
-    Ok((placer.out, lowest))
+fn place(module: &Module) -> Result<Module, PlaceError> {
+    let (entry, params) = (module.entry(), &module.context.params);
+    let results = vec![Need::At(Level(0)); entry.results.len()];
+    let mut placer = Placer::new(module, false);
+    let needs = placer.needs.values(&entry.name, &results);
+    let start = |need: &Need| if *need == Need::Free { params.max_level() } else { need.settled() };
+    let mut levels: Vec<Level> = needs[..entry.params as usize].iter().map(start).collect();
+    let fits = needs[..levels.len()]
+        .iter()
+        .all(|need| *need <= Need::At(params.program_level()) || *need == Need::Free);
+    if !fits {
+        // From the top as high as possible: that tells where the levels run out.
+        placer = Placer::new(module, true);
+        levels.fill(params.program_level());
+    }
+    let input = |level| Type::Cipher(Some(Placement { level, scale: params.scale(level), size: 2 }));
+    placer.function(&entry.name, results, levels.into_iter().map(input).collect())?;
+    Ok(placer.out)
 }
 
 struct Placer<'a> {
     source: &'a Module,
     out: Module,
-    /// Placed functions by source function and argument types (in text form).
-    instances: HashMap<(Symbol, String), Symbol>,
+    needs: Needs<'a>,
+    /// Levels are as high as possible instead of as low.
+    high: bool,
+    /// Placed functions by source function, needs of the results and argument types (in text form).
+    instances: HashMap<(Symbol, Vec<Need>, String), Symbol>,
 }
 
-impl Placer<'_> {
-    /// The placed instance of `name` for these argument types.
-    fn function(&mut self, name: &Symbol, args: Vec<Type>) -> Result<Symbol, PlaceError> {
+impl<'a> Placer<'a> {
+    fn new(source: &'a Module, high: bool) -> Self {
+        let out = Module::new(source.context.clone(), source.stages.clone());
+        Placer { source, out, needs: Needs::new(source), high, instances: HashMap::new() }
+    }
+
+    /// The placed instance of `name` for these needs and argument types.
+    fn function(&mut self, name: &Symbol, results: Vec<Need>, args: Vec<Type>) -> Result<Symbol, PlaceError> {
         let signature: String = args.iter().map(|ty| format!("{ty};")).collect();
-        let key = (name.clone(), signature);
+        let key = (name.clone(), results, signature);
         if let Some(known) = self.instances.get(&key) {
             return Ok(known.clone());
         }
-        let (_, source) = self.source.find(name).expect("verified modules call defined functions");
-        let copies = self.instances.keys().filter(|(n, _)| n == name).count();
-        let placed_name =
-            if copies == 0 { name.clone() } else { Symbol(format!("{}.{copies}", name.0).into()) };
+        let source = self.source;
+        let (_, source) = source.find(name).expect("verified modules call defined functions");
+        let needs = self.needs.values(name, &key.1);
         let body = Body {
-            builder: Builder::new(placed_name.clone(), args),
+            builder: Builder::new(name.clone(), args),
             values: Vec::new(),
             uses: source.use_counts(),
             relinearized: HashMap::new(),
-            exact: HashSet::new(),
+            shape: self.needs.shape(source),
+            needs: if self.high { Rc::new(vec![Need::Free; needs.len()]) } else { needs },
             placer: self,
         };
-        let function = body.place(source)?;
-        self.out.functions.push(function);
-        self.instances.insert(key, placed_name.clone());
-        Ok(placed_name)
+        let mut function = body.place(source)?;
+        // Needs that differ may make no difference, behind a bootstrap for example.
+        let instances = || self.instances.iter().filter(|((n, ..), _)| n == name).map(|(_, symbol)| symbol);
+        let known =
+            |symbol: &Symbol| self.out.find(symbol).is_some_and(|(_, known)| known.same_body(&function));
+        let same = instances().find(|symbol| known(symbol));
+        let symbol = match same {
+            Some(symbol) => symbol.clone(),
+            None => {
+                let taken = |symbol: &Symbol| self.out.find(symbol).is_some();
+                let numbered = (1..).map(|i| Symbol(format!("{}.{i}", name.0).into()));
+                let mut names = std::iter::once(name.clone()).chain(numbered);
+                function.name = names.find(|symbol| !taken(symbol)).expect("there is no end of numbers");
+                let symbol = function.name.clone();
+                self.out.functions.push(function);
+                symbol
+            }
+        };
+        self.instances.insert(key, symbol.clone());
+        Ok(symbol)
     }
 }
 
@@ -129,8 +146,9 @@ struct Body<'a, 'b> {
     uses: Vec<u32>,
     /// The relinearized form of values that have one; later uses take it, whatever they need.
     relinearized: HashMap<ValueId, ValueId>,
-    /// Plaintexts that are the same small integers in every slot.
-    exact: HashSet<ValueId>,
+    shape: Rc<Shape>,
+    /// The need of each value of the source function.
+    needs: Rc<Vec<Need>>,
     placer: &'a mut Placer<'b>,
 }
 
@@ -139,13 +157,13 @@ impl Body<'_, '_> {
         self.values.extend(source.params().map(Placed::Value));
         for node in &source.nodes {
             self.builder.stage = node.stage;
-            let placed = self.operation(&node.op)?;
+            let placed = self.operation(node)?;
             assert_eq!(placed.len(), node.results.len(), "one placed value for each result");
             for (value, placed) in node.results.clone().zip(placed) {
                 // What several need is made once; a product with a constant is cheap enough to make for each.
                 let placed = match placed {
                     Placed::Sum(sum) if self.uses[value as usize] > 1 && sum.as_scaled().is_none() => {
-                        Placed::Value(self.make(sum)?)
+                        Placed::Value(self.make(sum, self.needs[value as usize])?)
                     }
                     placed => placed,
                 };
@@ -167,8 +185,9 @@ impl Body<'_, '_> {
         matches!(source.type_of(v), Type::Cipher(_))
     }
 
-    fn operation(&mut self, op: &Op) -> Result<Vec<Placed>, PlaceError> {
-        let value = match op {
+    fn operation(&mut self, node: &Node<Op>) -> Result<Vec<Placed>, PlaceError> {
+        let need = self.needs[node.results.start as usize];
+        let value = match &node.op {
             Op::Add { a, b } => return Ok(vec![self.sum(*a, *b, 1.0)]),
             Op::Sub { a, b } => return Ok(vec![self.sum(*a, *b, -1.0)]),
             Op::Neg { a } => match self.value(*a) {
@@ -177,7 +196,7 @@ impl Body<'_, '_> {
             },
             Op::Mul { a, b } => {
                 let (a, b) = (self.ready(*a)?, self.ready(*b)?);
-                let level = self.level(a).min(self.level(b));
+                let level = self.level(a).min(self.level(b)).min(need.pending());
                 self.above_zero(level)?;
                 if self.is_canonical(a) && self.is_canonical(b) {
                     return Ok(vec![Placed::product(a, b, self.builder.stage)]);
@@ -192,19 +211,17 @@ impl Body<'_, '_> {
                 let p = self.push(Op::Encode { p, level: at.level, scale: Number(at.scale.0) });
                 self.push(Op::AddPlain { a, p })
             }
-            Op::MulPlain { a, p } if self.exact.contains(&self.plain(*p)) => {
-                let a = self.value(*a);
-                if let Placed::Sum(sum) = &a
-                    && let Some((base, factor)) = sum.as_scaled()
-                {
+            Op::MulPlain { a, p } if self.shape.exact[p.index()] => {
+                if let Some((base, factor)) = self.scaled_once(*a) {
                     let base = self.mul_exact(base, *p);
                     return Ok(vec![Placed::scaled(base, factor, self.builder.stage)]);
                 }
-                let a = self.make_placed(a)?;
+                let a = self.made(*a)?;
                 self.mul_exact(a, *p)
             }
             Op::MulPlain { a, p } => {
                 let a = self.settled(*a)?;
+                let a = self.lower(a, self.level(a).min(need.pending()));
                 let at = self.placement(a);
                 self.above_zero(at.level)?;
                 let scale = self.pending_scale(at.level).0 / at.scale.0;
@@ -220,63 +237,48 @@ impl Body<'_, '_> {
                 Placed::Sum(sum) if sum.takes(value.0) || sum.as_scaled().is_some() => {
                     return Ok(vec![Placed::Sum(sum.times(value.0))]);
                 }
-                Placed::Value(a) if is_small_integer(value.0) => {
-                    self.push(Op::MulConst { a, value: *value, scale: Some(Number(1.0)) })
-                }
                 placed => {
-                    let a = self.make_placed(placed)?;
-                    return Ok(vec![Placed::scaled(self.settle(a)?, value.0, self.builder.stage)]);
+                    let a = self.make_placed(placed, self.needs[a.index()])?;
+                    if !is_small_integer(value.0) {
+                        return Ok(vec![Placed::scaled(self.settle(a)?, value.0, self.builder.stage)]);
+                    }
+                    self.push(Op::MulConst { a, value: *value, scale: Some(Number(1.0)) })
                 }
             },
             Op::Rotate { a, by } => {
-                if let Placed::Sum(sum) = &self.values[a.index()]
-                    && let Some((base, factor)) = sum.as_scaled()
-                {
-                    let a = self.relinearized(base);
-                    let base = self.push(Op::Rotate { a, by: *by });
+                if let Some((base, factor)) = self.scaled_once(*a) {
+                    let base = self.lower(base, self.level(base).min(need.pending()));
+                    let base = self.push(Op::Rotate { a: base, by: *by });
                     return Ok(vec![Placed::scaled(base, factor, self.builder.stage)]);
                 }
-                let a = self.to_rotate(*a)?;
+                let a = self.for_rotation(*a, need)?;
                 self.push(Op::Rotate { a, by: *by })
             }
             Op::Conjugate { a } => {
-                let a = self.to_rotate(*a)?;
+                let a = self.for_rotation(*a, need)?;
                 self.push(Op::Conjugate { a })
             }
-            Op::Weight { index } => {
-                let recipe = self.placer.source.context.data.weights[*index as usize];
-                let weight = self.push(Op::Weight { index: *index });
-                if let Recipe::Constant { re, im } = recipe
-                    && is_small_integer(re)
-                    && is_small_integer(im)
-                {
-                    self.exact.insert(weight);
-                }
-                weight
+            Op::Weight { index } => self.push(Op::Weight { index: *index }),
+            Op::RotatePlain { p, .. } if self.shape.exact[p.index()] => self.plain(*p),
+            Op::RotatePlain { p, by } => {
+                let p = self.plain(*p);
+                self.push(Op::RotatePlain { p, by: *by })
             }
-            Op::RotatePlain { p, by } => match self.plain(*p) {
-                constant if self.exact.contains(&constant) => constant,
-                p => self.push(Op::RotatePlain { p, by: *by }),
-            },
-            Op::Call { args, function } => return self.call(args, function),
-            Op::Lower { a, to } => {
-                let value = self.value(*a);
+            Op::Call { args, function } => return self.call(args, function, node),
+            Op::Bootstrap { xs, kind, log_slots, bound } => {
+                let input = self.params().bootstrap().map_or(Level(0), |levels| levels.input);
+                let xs = xs.iter().map(|&x| self.at_level(x, input)).collect::<Result<_, _>>()?;
+                let op = Op::Bootstrap { xs, kind: *kind, log_slots: *log_slots, bound: *bound };
+                return Ok(self.push_all(op));
+            }
+            Op::Lower { a, to } => match self.scaled_once(*a) {
                 // A constant is multiplied in one level above, where there is one.
-                if let Placed::Sum(sum) = &value
-                    && let Some((base, factor)) = sum.as_scaled()
-                    && self.level(base) > *to
-                {
+                Some((base, factor)) if self.level(base) > *to => {
                     let pending = self.scaled(base, factor, Level(to.0 + 1))?;
                     self.settle(pending)?
-                } else {
-                    let a = self.make_placed(value)?;
-                    let a = self.ready_value(a)?;
-                    if self.level(a) < *to {
-                        return Err(self.too_deep());
-                    }
-                    self.lower(a, *to)
                 }
-            }
+                _ => self.at_level(*a, *to)?,
+            },
             Op::ModRaise { a } => {
                 let a = self.ready(*a)?;
                 self.push(Op::ModRaise { a })
@@ -285,7 +287,7 @@ impl Body<'_, '_> {
                 let a = self.ready(*a)?;
                 self.push(Op::Reinterpret { a, factor: *factor })
             }
-            Op::LinearTransform { .. } | Op::PolyEval { .. } | Op::Bootstrap { .. } => {
+            Op::LinearTransform { .. } | Op::PolyEval { .. } => {
                 unreachable!("expanded before levels are placed")
             }
             Op::Encode { .. } | Op::Rescale { .. } | Op::Relinearize { .. } | Op::Adjust { .. } => {
@@ -295,20 +297,33 @@ impl Body<'_, '_> {
         Ok(vec![Placed::Value(value)])
     }
 
-    fn call(&mut self, args: &[ValueId], function: &Symbol) -> Result<Vec<Placed>, PlaceError> {
-        let (_, callee) = self.placer.source.find(function).expect("verified modules call defined functions");
-        let types = callee.param_types();
-        let args: Vec<ValueId> = args
-            .iter()
-            .zip(types)
-            .map(|(&v, ty)| if matches!(ty, Type::Cipher(_)) { self.ready(v) } else { Ok(self.plain(v)) })
-            .collect::<Result<_, _>>()?;
-        let types = args.iter().map(|&v| *self.builder.type_of(v)).collect();
-        let instance = self.placer.function(function, types)?;
-        let op = Op::Call { args, function: instance };
-        let results = self.builder.try_push(&self.placer.out, op);
-        let results = results.unwrap_or_else(|message| panic!("placed call: {message}"));
-        Ok(results.map(|v| Placed::Value(ValueId(v))).collect())
+    fn call(
+        &mut self,
+        args: &[ValueId],
+        function: &Symbol,
+        node: &Node<Op>,
+    ) -> Result<Vec<Placed>, PlaceError> {
+        let source = self.placer.source;
+        let (_, callee) = source.find(function).expect("verified modules call defined functions");
+        let results = &self.needs[node.results.start as usize..node.results.end as usize];
+        let results: Vec<Need> = results.iter().map(|need| need.used()).collect();
+        let needs = match self.placer.high {
+            true => Rc::new(vec![Need::Free; callee.types.len()]),
+            false => self.placer.needs.values(function, &results),
+        };
+        let mut placed = Vec::new();
+        for ((&v, ty), need) in args.iter().zip(callee.param_types()).zip(needs.iter()) {
+            placed.push(match ty {
+                Type::Cipher(_) => {
+                    let arg = self.ready(v)?;
+                    self.lower(arg, self.level(arg).min(need.used().settled()))
+                }
+                _ => self.plain(v),
+            });
+        }
+        let types = placed.iter().map(|&v| *self.builder.type_of(v)).collect();
+        let instance = self.placer.function(function, results, types)?;
+        Ok(self.push_all(Op::Call { args: placed, function: instance }))
     }
 
     /// `a + sign * b`, made at once if both are there at one level and one scale.
@@ -354,29 +369,25 @@ impl Body<'_, '_> {
         }
     }
 
-    fn make_placed(&mut self, placed: Placed) -> Result<ValueId, PlaceError> {
+    /// The settled ciphertext and the factor, of a value that is one product with a constant and not made yet.
+    fn scaled_once(&self, v: ValueId) -> Option<(ValueId, f64)> {
+        match &self.values[v.index()] {
+            Placed::Sum(sum) => sum.as_scaled(),
+            Placed::Value(_) => None,
+        }
+    }
+
+    fn make_placed(&mut self, placed: Placed, need: Need) -> Result<ValueId, PlaceError> {
         match placed {
             Placed::Value(value) => Ok(value),
-            Placed::Sum(sum) => self.make(sum),
+            Placed::Sum(sum) => self.make(sum, need),
         }
     }
 
     /// The value as a ciphertext, settled or pending.
     fn made(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
         let placed = self.value(v);
-        self.make_placed(placed)
-    }
-
-    /// The value as rotations take it, relinearized. What several need is rescaled before, once for all of them, and they
-    /// work a level below; one rotation (a giant step, say) leaves that to the sum it goes to.
-    fn to_rotate(&mut self, v: ValueId) -> Result<ValueId, PlaceError> {
-        if self.uses[v.index()] == 1 {
-            let value = self.made(v)?;
-            return Ok(self.relinearized(value));
-        }
-        let value = self.ready(v)?;
-        self.values[v.index()] = Placed::Value(value);
-        Ok(value)
+        self.make_placed(placed, self.needs[v.index()])
     }
 
     /// The value at a canonical scale.
@@ -394,6 +405,29 @@ impl Body<'_, '_> {
     fn ready_value(&mut self, value: ValueId) -> Result<ValueId, PlaceError> {
         let value = self.relinearized(value);
         self.settle(value)
+    }
+
+    /// The value settled at a level by request of the program.
+    fn at_level(&mut self, v: ValueId, level: Level) -> Result<ValueId, PlaceError> {
+        let value = self.ready(v)?;
+        if self.level(value) < level { Err(self.too_deep()) } else { Ok(self.lower(value, level)) }
+    }
+
+    /// The value as rotations take it, relinearized and, if it is settled, no higher than needed. What several operations need
+    /// is rescaled before, once for all of them, and they work a level below; one rotation (a giant step, say) leaves that to
+    /// the sum it goes to.
+    fn for_rotation(&mut self, v: ValueId, need: Need) -> Result<ValueId, PlaceError> {
+        if !self.shape.settle_first[v.index()] {
+            let value = self.made(v)?;
+            let value = self.relinearized(value);
+            return Ok(match self.is_pending(value) {
+                true => value,
+                false => self.lower(value, self.level(value).min(need.settled())),
+            });
+        }
+        let value = self.ready(v)?;
+        self.values[v.index()] = Placed::Value(value);
+        Ok(self.lower(value, self.level(value).min(need.settled())))
     }
 
     fn settle(&mut self, value: ValueId) -> Result<ValueId, PlaceError> {
@@ -435,6 +469,12 @@ impl Body<'_, '_> {
         self.builder.push(&self.placer.out, op)
     }
 
+    fn push_all(&mut self, op: Op) -> Vec<Placed> {
+        let results = self.builder.try_push(&self.placer.out, op);
+        let results = results.unwrap_or_else(|message| panic!("placed with several results: {message}"));
+        results.map(|v| Placed::Value(ValueId(v))).collect()
+    }
+
     fn params(&self) -> &Params {
         &self.placer.source.context.params
     }
@@ -471,8 +511,4 @@ impl Body<'_, '_> {
         let stage = self.placer.source.stages[self.builder.stage.0 as usize].clone();
         PlaceError::TooDeep { params: params.name().into(), available: params.program_level().0, stage }
     }
-}
-
-fn is_small_integer(value: f64) -> bool {
-    value.fract() == 0.0 && value.abs() <= SMALL_INTEGER
 }

@@ -16,7 +16,8 @@ use cerium_artifact::StageId;
 use cerium_ckks::basis::Level;
 
 use super::super::super::Op;
-use super::{Body, PlaceError, is_small_integer};
+use super::super::needs::{Need, is_small_integer};
+use super::{Body, PlaceError};
 use crate::ir::{Number, ValueId};
 
 /// What stands for a value of the source function.
@@ -120,19 +121,20 @@ impl Sum {
 }
 
 impl Body<'_, '_> {
-    /// Makes a sum: pending if a product or a pending value is in it, unless settled values at the level below are too.
-    pub(super) fn make(&mut self, sum: Sum) -> Result<ValueId, PlaceError> {
+    /// Makes a sum, no higher than needed: pending if a product or a pending value is in it, unless settled values at the level
+    /// below are too.
+    pub(super) fn make(&mut self, sum: Sum, need: Need) -> Result<ValueId, PlaceError> {
         let stage = self.builder.stage;
-        let made = self.make_terms(sum);
+        let made = self.make_terms(sum, need);
         self.builder.stage = stage;
         made
     }
 
-    fn make_terms(&mut self, sum: Sum) -> Result<ValueId, PlaceError> {
+    fn make_terms(&mut self, sum: Sum, need: Need) -> Result<ValueId, PlaceError> {
         let Sum { mut terms, constant } = sum;
         // The level at which products are made: values that are settled below it are added after the rescaling.
         let level = terms.iter().map(|term| self.pending_level(term.of)).min();
-        let level = level.expect("a sum has terms");
+        let level = level.expect("a sum has terms").min(need.pending());
         for term in &mut terms {
             self.builder.stage = term.stage;
             if let Factor::Made(value) = term.of
