@@ -11,6 +11,7 @@
 
 pub mod dft;
 mod fft;
+mod residues;
 
 use num_complex::Complex64;
 
@@ -18,6 +19,7 @@ use crate::basis::{Basis, Scale};
 use crate::isa::Isa;
 use crate::params::Params;
 use crate::rns::{Domain, Poly};
+use residues::Integers;
 
 /// Why a message cannot be encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -135,20 +137,19 @@ impl Encoder {
         assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
         assert_eq!(out.len(), 2 * slots.len() * basis.len(), "two words a slot and prime");
         let coefficients = self.checked_coefficients(params, slots, basis, scale)?;
+        let isa = Isa::detect();
         // Almost always coefficients fit 64 bits, which reduce in a fraction of the time.
-        let narrow: Option<Vec<i64>> = coefficients.iter().map(|&c| i64::try_from(c).ok()).collect();
+        let narrow = Integers::new(&coefficients);
         for (prime, limb) in basis.iter().zip(out.chunks_exact_mut(coefficients.len())) {
             let q = params.modulus(prime);
             match &narrow {
-                Some(narrow) => {
-                    limb.iter_mut().zip(narrow).for_each(|(word, &c)| *word = q.to_mont(q.reduce_i64(c)));
-                }
+                Some(integers) => integers.to_mont(isa, q, limb),
                 None => {
                     let words = limb.iter_mut().zip(&coefficients);
                     words.for_each(|(word, &c)| *word = q.to_mont(q.reduce_i128(c)));
                 }
             }
-            params.ntt(prime).forward_len(Isa::detect(), limb);
+            params.ntt(prime).forward_len(isa, limb);
         }
         Ok(())
     }
