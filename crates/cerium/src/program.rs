@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cerium_artifact::{Artifact, ArtifactError, Port};
+use cerium_artifact::{Artifact, ArtifactError, Port, Stage};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::Params;
 use cerium_ckks::wire::{self, ProgramDigest};
@@ -62,6 +62,28 @@ impl Program {
             );
         }
         Ok(ciphertexts)
+    }
+
+    /// How many bootstraps each stage needs, where it needs any.
+    fn bootstraps_by_stage(&self) -> Vec<(&str, u64)> {
+        let of =
+            |stage: &Stage| stage.operations.iter().find(|(name, _)| name == "bootstrap").map(|(_, n)| *n);
+        self.artifact.stages.iter().filter_map(|stage| Some((stage.name.as_str(), of(stage)?))).collect()
+    }
+
+    /// How many bootstraps there are.
+    pub(crate) fn bootstraps(&self) -> u64 {
+        self.bootstraps_by_stage().iter().map(|(_, count)| count).sum()
+    }
+
+    /// How many bootstraps there are, and where: `3 (conv2 1, conv3 2)`.
+    pub(crate) fn show_bootstraps(&self) -> String {
+        let stages = self.bootstraps_by_stage();
+        let places: Vec<String> = stages.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        match self.bootstraps() {
+            0 => "none".into(),
+            total => format!("{total} ({})", places.join(", ")),
+        }
     }
 
     /// Bytes of all evaluation keys as files: their uniform halves are seeds.

@@ -9,6 +9,7 @@ use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Modulus;
 use cerium_ckks::params::Params;
 use cerium_runtime::cpu::kernels::{BaseConverter, base_convert, mont_mul};
+use cerium_runtime::null::Measurement;
 use cerium_runtime::{KernelClass, Usage};
 
 /// Words below this are canonical modulo every prime.
@@ -62,6 +63,11 @@ impl Speed {
             elementwise: elementwise / (12.0 * words),
             permute: permute / (8.0 * words),
         }
+    }
+
+    /// Predicted time of a run on one thread.
+    pub(crate) fn total(&self, costs: &Measurement) -> Duration {
+        KernelClass::ALL.into_iter().map(|class| self.predict(class, &costs.usage.class(class))).sum()
     }
 
     /// Predicted time of what kernels of a class cost, on one thread.

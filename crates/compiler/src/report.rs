@@ -6,6 +6,7 @@ use cerium_artifact::Stage;
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 
+use crate::bootstrap::is_bootstrap;
 use crate::ciphertext::noise::NoiseReport;
 use crate::ciphertext::{Function, Module, Op};
 use crate::ir::Operation;
@@ -18,7 +19,7 @@ pub(crate) fn default_chunk(params: &Params) -> usize {
     (CHUNK_BYTES / (4 * params.n())).clamp(16, 64)
 }
 
-/// What each stage does, over all calls.
+/// What each stage does, over all calls. A bootstrap counts in the stage that needs it; its parts have stages of their own.
 pub(crate) fn stages(module: &Module, noise: &NoiseReport) -> Vec<Stage> {
     let new = |(name, error): (&String, &f64)| Tally {
         stage: Stage {
@@ -49,6 +50,9 @@ struct Tally {
 fn walk(module: &Module, function: &Function, tallies: &mut [Tally]) {
     for node in &function.nodes {
         if let Op::Call { function: callee, .. } = &node.op {
+            if is_bootstrap(callee) {
+                *tallies[node.stage.0 as usize].operations.entry("bootstrap").or_default() += 1;
+            }
             let (_, callee) = module.find(callee).expect("verified modules call defined functions");
             walk(module, callee, tallies);
             continue;

@@ -162,7 +162,11 @@ fn bootstraps_are_placed_where_the_program_has_none() {
     }
     let options = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
     let mut trace = Trace { dump: vec!["place_bootstraps".into()], ..Trace::default() };
-    compile(&source, &options, &mut trace).unwrap();
-    let placed = &trace.dumps[0].after;
-    assert!(placed.contains(", %") && placed.contains(" = bootstrap(%"), "a pair in\n{placed}");
+    let artifact = compile(&source, &options, &mut trace).unwrap();
+    let placed: Vec<&str> =
+        trace.dumps[0].after.lines().filter(|line| line.contains(" = bootstrap(")).collect();
+    assert!(placed.iter().any(|line| line.contains(", %")), "a pair in {placed:#?}");
+    let reported = artifact.stages.iter().flat_map(|stage| &stage.operations);
+    let reported: u64 = reported.filter(|(name, _)| name == "bootstrap").map(|(_, count)| count).sum();
+    assert_eq!(reported, placed.len() as u64);
 }

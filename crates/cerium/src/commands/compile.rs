@@ -1,6 +1,7 @@
 //! `cerium compile`: a model file to a program.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cerium_compiler::ir::Trace;
@@ -8,12 +9,14 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::data::Dataset;
 use cerium_models::graph::Op;
 use cerium_models::lower::{Plan, Realization};
+use cerium_runtime::null::measure;
 use serde_json::{Value, json};
 
 use crate::figures::{self, row};
 use crate::network::{Choice, Compiled, Network, compile_network};
 use crate::program::Program;
 use crate::progress::Progress;
+use crate::speed::Speed;
 
 /// Compile a network into a program on encrypted data.
 #[derive(Debug, clap::Args)]
@@ -96,8 +99,9 @@ impl Compile {
         unknown_passes(&self.dump, &trace)?;
         artifact.write(&self.output)?;
         let program = Program::new(artifact)?;
+        let time = Speed::measure(&program.params).total(&measure(&program.artifact)?);
         if self.json {
-            return figures::print_json(&self.summary(&program, &plan, &trace));
+            return figures::print_json(&self.summary(&program, &plan, &trace, time));
         }
         let mut text = String::new();
         for dump in &trace.dumps {
@@ -106,10 +110,10 @@ impl Compile {
         if self.trace {
             text += &show_trace(&trace);
         }
-        figures::print(&(text + &self.show(&program, &plan)))
+        figures::print(&(text + &self.show(&program, &plan, time)))
     }
 
-    fn show(&self, program: &Program, plan: &Plan<'_>) -> String {
+    fn show(&self, program: &Program, plan: &Plan<'_>, time: Duration) -> String {
         let mut rows = vec![row(["layer", "operation", "realized by", "largest error", "rms error"])];
         for (id, node) in plan.graph().nodes().filter(|(_, node)| !matches!(node.op, Op::Input | Op::Reshape))
         {
@@ -130,16 +134,19 @@ impl Compile {
         format!(
             "{}  Errors of polynomials are in units of the layer's calibrated range.\n\n\
              {path}: program `{}` for {}, {} evaluation keys of {}\n\
+             bootstraps: {}; about {} a run, on one thread of this machine\n\
              `cerium explain {path}` says what it costs, `cerium keygen {path} -o KEYS` makes its keys.\n",
             figures::table(&rows),
             program.artifact.name,
             program.params.name(),
             program.artifact.keys.len(),
             figures::bytes(program.key_bytes()),
+            program.show_bootstraps(),
+            figures::duration(time),
         )
     }
 
-    fn summary(&self, program: &Program, plan: &Plan<'_>, trace: &Trace) -> Value {
+    fn summary(&self, program: &Program, plan: &Plan<'_>, trace: &Trace, time: Duration) -> Value {
         let layers = plan.graph().nodes().map(|(id, node)| {
             let mut layer = json!({ "name": node.name, "operation": node.op.name(), "shape": node.shape });
             if let Realization::Polynomial(polynomial) = &plan.step(id).realization {
@@ -166,6 +173,8 @@ impl Compile {
             "insecure": program.params.is_insecure(),
             "keys": program.artifact.keys.len(),
             "key_bytes": program.key_bytes(),
+            "bootstraps": program.bootstraps(),
+            "predicted_seconds_one_thread": time.as_secs_f64(),
             "layers": layers.collect::<Vec<_>>(),
             "passes": passes.collect::<Vec<_>>(),
         })

@@ -61,7 +61,7 @@ impl Report {
     }
 
     fn total_time(&self) -> Duration {
-        KernelClass::ALL.into_iter().map(|class| self.class_time(class)).sum()
+        self.speed.total(&self.costs)
     }
 
     /// How often an operation occurs over all stages.
@@ -135,6 +135,7 @@ impl Report {
             "  Predicted from the speed of single kernels, measured now on one thread of this machine.\n\n";
 
         text += &figures::table(&[
+            row(["bootstraps", &self.program.show_bootstraps()]),
             row(["rotations", &self.operations("rotate").to_string()]),
             row([
                 "evaluation keys",
@@ -217,6 +218,7 @@ impl Report {
             "outputs": artifact.outputs.iter().map(port).collect::<Vec<_>>(),
             "stages": stages.collect::<Vec<_>>(),
             "kernels": kernels,
+            "bootstraps": self.program.bootstraps(),
             "rotations": self.operations("rotate"),
             "keys": artifact.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "rotation_keys": self.rotation_keys(),

@@ -6,6 +6,7 @@ use cerium_ckks::params::{Bootstrap, Params};
 
 use super::BootstrapConfig;
 use crate::dsl::{Ct, Func, Program, Scope};
+use crate::ir::Symbol;
 
 /// The slots of x as coefficients: the polynomial whose paired coefficients `c_j + i c_(j+n)` are the slots, times `factor`,
 /// in bit-reversed order.
@@ -38,6 +39,12 @@ pub fn eval_mod(u: &Ct, config: &BootstrapConfig, gain: f64) -> Ct {
 
 fn double_angle(y: &Ct) -> Ct {
     y * y * 2.0 - 1.0
+}
+
+/// Whether a function of this name is a whole bootstrap of the library, or an instance of one.
+pub(crate) fn is_bootstrap(name: &Symbol) -> bool {
+    let part = name.0.strip_prefix("bootstrap.").and_then(|rest| rest.split('.').next());
+    part.is_some_and(|part| ["real", "pair", "complex"].contains(&part))
 }
 
 /// The functions of bootstraps of one number of slots; those in use are defined in the program.

@@ -24,6 +24,8 @@ const CONVERT: f64 = 65e-12;
 const KEY: f64 = 430e-12;
 /// Seconds a word of the result of a pointwise operation.
 const POINTWISE: f64 = 380e-12;
+/// Seconds a word of a product that is added to others in registers.
+const ACCUMULATE: f64 = 130e-12;
 /// Seconds a word that is permuted.
 const PERMUTE: f64 = 300e-12;
 
@@ -163,7 +165,7 @@ impl CostModel {
     /// baby steps that stay on Q and P, one division by P for each giant step and two at the end.
     pub fn linear_transform(&self, level: Level, diagonals: usize) -> f64 {
         let raised = self.limbs(level) + self.p_limbs();
-        let terms = diagonals as f64 * self.pointwise(2.0 * raised);
+        let terms = diagonals as f64 * self.words(2.0 * raised, ACCUMULATE);
         let steps = |babies: usize| {
             let giants = diagonals.div_ceil(babies) as f64;
             let rotated = (babies - 1) as f64 * self.baby_step(level);
