@@ -15,8 +15,9 @@ mod training;
 
 use std::path::Path;
 
-use cerium::ckks::params::Params;
+use cerium::ckks::params::{Params, ParamsSpec};
 use cerium::compiler::ciphertext::Slots;
+use cerium::compiler::dsl::SourceProgram;
 use parties::{run_clear, run_encrypted};
 use table::Table;
 
@@ -55,34 +56,45 @@ fn training_learns_what_the_sigmoid_itself_learns() {
     assert!(first.iter().zip(&exact).all(|(a, b)| (a - b).abs() < 1e-9), "{first:?} {exact:?}");
 }
 
+/// A small ring with the levels of `boot-40`.
+fn boot() -> Params {
+    Params::new(ParamsSpec::insecure_boot(9, 40).unwrap()).unwrap()
+}
+
+/// Runs a program encrypted and checks the first `count` slots of its output against the clear run and the promise.
+fn check(source: &SourceProgram, params: &Params, input: Slots, count: usize) {
+    let input = vec![input];
+    let clear = run_clear(source, &input);
+    let encrypted = run_encrypted(source, params, &input, 1).unwrap();
+    let (error, promise) = (encrypted.error(0, &clear[0], count), encrypted.promises[0]);
+    println!("error {error:.2e}, promised {promise:.2e}");
+    assert!(error <= promise, "an error of {error:.2e} exceeds the promised {promise:.2e}");
+    assert!(promise < 1e-4, "a promise of {promise:.2e} says little");
+    assert!(error > 0.0, "encryption adds noise");
+}
+
 #[test]
 fn encrypted_training_matches_the_clear_run() {
-    let params = Params::named_insecure("insecure-test").unwrap();
+    let params = boot();
     let rows = read("train.csv").cut(training::capacity(&params, 8), 7);
-    let source = training::program(&params, &rows, 2);
-    let input = vec![training::input(&params, &rows)];
-    let clear = run_clear(&source, &input);
-    let encrypted = run_encrypted(&source, &params, &input, 1).unwrap();
-    let (error, promise) = (encrypted.error(0, &clear[0], rows.columns()), encrypted.promises[0]);
-    println!("error {error:.2e}, promised {promise:.2e}");
-    assert!(error <= promise && promise < 1e-4);
+    // More iterations than levels allow without bootstraps.
+    let source = training::program(&params, &rows, 5);
+    check(&source, &params, training::input(&params, &rows), rows.columns());
+}
+
+#[test]
+fn two_hundred_multiplications_encrypted_match_the_clear_run() {
+    let params = boot();
+    check(&iteration::program(&params, 200), &params, iteration::input(&params), params.slots());
 }
 
 #[test]
 fn deep_iterations_are_what_they_say() {
-    let params = Params::named_insecure("insecure-test").unwrap();
-    let input = vec![iteration::input(&params)];
-    let clear = run_clear(&iteration::program(&params, 200), &input);
-    let expected = iteration::expected(&input[0], 200);
-    assert!(largest_difference(&clear[0], &expected) < 1e-9);
+    let params = boot();
+    let input = iteration::input(&params);
+    let clear = run_clear(&iteration::program(&params, 200), std::slice::from_ref(&input));
+    assert!(largest_difference(&clear[0], &iteration::expected(&input, 200)) < 1e-9);
     assert!(clear[0].iter().all(|z| z.norm() < 0.61), "the iteration stays small");
-    // As deep as the levels go, encrypted.
-    let source = iteration::program(&params, 8);
-    let clear = run_clear(&source, &input);
-    let encrypted = run_encrypted(&source, &params, &input, 1).unwrap();
-    let (error, promise) = (encrypted.error(0, &clear[0], params.slots()), encrypted.promises[0]);
-    println!("error {error:.2e}, promised {promise:.2e}");
-    assert!(error <= promise && promise < 1e-4);
 }
 
 #[test]
