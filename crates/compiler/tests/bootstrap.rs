@@ -170,3 +170,18 @@ fn bootstraps_are_placed_where_the_program_has_none() {
     let reported: u64 = reported.filter(|(name, _)| name == "bootstrap").map(|(_, count)| count).sum();
     assert_eq!(reported, placed.len() as u64);
 }
+
+#[test]
+fn a_second_bootstrap_takes_the_error_of_the_first_off() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let kind = BootstrapKind::Real;
+    let source =
+        program(&params, 1, |_, x| vec![x[0].bootstrap(kind, 1.0), x[0].bootstrap_iterated(kind, 1.0, 14)]);
+    let full = params.slots().trailing_zeros();
+    let results = check(&source, &params, &[message(&params, full, true, &mut rng)]);
+    // What is left is the noise of the encryption itself.
+    let gain = results[0].0 / results[1].0;
+    assert!(gain > 2.0, "the error is {gain:.1} times smaller");
+    assert!(results[1].1 < results[0].1 / 4.0, "and so is the promise");
+}

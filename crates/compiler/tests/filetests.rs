@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! # test: <kind>          cat, verify, the name of a pass or lowering, assemble, cost (launches, blocks, bytes,
-//!                         multiplications and memory of the compiled program, counted by the null device)
+//!                         multiplications, key switches and memory of the compiled program, counted by the null device)
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
 //! # constant: <re> <im>   declares a weight that is a constant
@@ -118,6 +118,13 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("share", "ciphertext") => pass(read_ct().map_err(fail)?, simplify::share),
         ("share", "polynomial") => pass(read_poly().map_err(fail)?, simplify::share),
         ("remove_unused", "ciphertext") => pass(read_ct().map_err(fail)?, simplify::remove_unused),
+        ("expand_bootstrap", _) => {
+            let mut module = read_ct().map_err(fail)?;
+            match cerium_compiler::bootstrap::expand_bootstrap(&mut module) {
+                Ok(()) => checked(&module),
+                Err(e) => Ok(format!("error: {e}")),
+            }
+        }
         ("expand_linear_transform", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_linear_transform(m);
         }),
@@ -200,6 +207,13 @@ fn cost(module: ciphertext::Module) -> Result<String, String> {
             usage.multiplications
         );
     }
+    let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
+    let switches = operations.map(|(name, count)| match name.as_str() {
+        "rotate" | "conjugate" | "relinearize" => *count,
+        "mod_raise" => 2 * count,
+        _ => 0,
+    });
+    let _ = writeln!(out, "key switches: {}", switches.sum::<u64>());
     let _ = writeln!(out, "pool: {} bytes", measured.pool_bytes);
     let _ = writeln!(out, "plaintexts: {} bytes", measured.plaintext_bytes);
     let _ = writeln!(out, "keys: {} of {} bytes", artifact.keys.len(), measured.key_bytes);
