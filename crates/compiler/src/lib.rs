@@ -22,7 +22,7 @@ use std::time::Instant;
 use cerium_artifact::{Artifact, GatherId, PackedCiphertext, Port};
 use num_complex::Complex64;
 
-use bootstrap::{ExpandError, expand_bootstrap};
+use bootstrap::{BootstrapPins, ExpandError, expand_bootstrap};
 use ciphertext::passes::{
     PlaceError, expand_linear_transform, expand_poly_eval, place_bootstraps, place_levels,
 };
@@ -43,6 +43,8 @@ pub struct CompileOptions {
     /// Input slots of typical runs (one vector an input), from which the noise estimate takes magnitudes. Without any, a
     /// few random inputs within the bounds of the packings are used.
     pub samples: Vec<Vec<Slots>>,
+    /// Choices of bootstraps that are pinned by hand.
+    pub bootstrap: BootstrapPins,
 }
 
 /// Why a program cannot be compiled.
@@ -87,7 +89,7 @@ pub fn compile(
             place_bootstraps(m, &log_periods(source), &samples);
             Ok::<_, Infallible>(())
         })?;
-        trace.pass("expand_bootstrap", &mut ct, expand_bootstrap)?;
+        trace.pass("expand_bootstrap", &mut ct, |m| expand_bootstrap(m, &options.bootstrap))?;
         trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
         trace.pass("share", &mut ct, sharing)?;

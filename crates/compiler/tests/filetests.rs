@@ -120,7 +120,7 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("remove_unused", "ciphertext") => pass(read_ct().map_err(fail)?, simplify::remove_unused),
         ("expand_bootstrap", _) => {
             let mut module = read_ct().map_err(fail)?;
-            match cerium_compiler::bootstrap::expand_bootstrap(&mut module) {
+            match cerium_compiler::bootstrap::expand_bootstrap(&mut module, &Default::default()) {
                 Ok(()) => checked(&module),
                 Err(e) => Ok(format!("error: {e}")),
             }

@@ -1,8 +1,11 @@
 //! The choices of a bootstrap.
 
+use cerium_ckks::basis::Level;
+use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::params::Params;
 
 use super::EvalMod;
+use crate::ciphertext::cost::CostModel;
 
 /// Integers up to this size are taken off: with a sparse secret of weight 32 one in 2^85 is larger.
 const RANGE: u32 = 14;
@@ -10,7 +13,7 @@ const RANGE: u32 = 14;
 /// Double angles of the sine.
 const DOUBLINGS: u32 = 3;
 
-/// How a bootstrap is done. [`BootstrapConfig::new`] chooses; fields can be changed before use.
+/// How a bootstrap is done. [`BootstrapConfig::new`] chooses, [`BootstrapPins`] pin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BootstrapConfig {
     /// Base-2 logarithm of the number of slots that repeat.
@@ -48,26 +51,91 @@ impl BootstrapConfig {
                 break;
             }
         }
-        let log_slots = log_slots as u8;
+        let (log_slots, cost) = (log_slots as u8, CostModel::new(params));
+        let split = |direction, factors, first| best_split(&cost, direction, log_slots, factors, first);
         Some(BootstrapConfig {
             log_slots,
-            slots_to_coeffs: even_split(log_slots, levels.slots_to_coeffs),
-            coeffs_to_slots: {
-                // The first factor has the largest spans, where offsets to the left and to the right are the same.
-                let mut split = even_split(log_slots, levels.coeffs_to_slots);
-                split.reverse();
-                split
-            },
+            slots_to_coeffs: split(
+                Direction::SlotsToCoeffs,
+                levels.slots_to_coeffs,
+                params.bootstrap()?.input,
+            ),
+            coeffs_to_slots: split(Direction::CoeffsToSlots, levels.coeffs_to_slots, params.max_level()),
             eval_mod: eval_mod?,
         })
     }
+
+    /// Replaces what is pinned; a sentence if that is not possible.
+    pub(super) fn pin(mut self, params: &Params, pins: &BootstrapPins) -> Result<BootstrapConfig, String> {
+        let Some(levels) = params.spec().bootstrap else { return Ok(self) };
+        let log_slots = self.log_slots;
+        let check = |name: &str, stages: &[u8], most: u8| {
+            let total: usize = stages.iter().map(|&s| usize::from(s)).sum();
+            if total != usize::from(log_slots) || stages.contains(&0) {
+                return Err(format!("the factors {stages:?} of {name} have {total} stages, not {log_slots}"));
+            }
+            if stages.len() > most.into() {
+                return Err(format!(
+                    "{name} has {} factors, but the parameter set {most} levels",
+                    stages.len()
+                ));
+            }
+            Ok(stages.to_vec())
+        };
+        if let Some(stages) = &pins.slots_to_coeffs {
+            self.slots_to_coeffs = check("slots_to_coeffs", stages, levels.slots_to_coeffs)?;
+        }
+        if let Some(stages) = &pins.coeffs_to_slots {
+            self.coeffs_to_slots = check("coeffs_to_slots", stages, levels.coeffs_to_slots)?;
+        }
+        if let Some(degree) = pins.degree {
+            let most = (1 << levels.eval_mod.saturating_sub(1 + DOUBLINGS as u8)) - 1;
+            if !(1..=most).contains(&degree) {
+                return Err(format!(
+                    "a degree of {degree} does not fit the levels of eval_mod, which take 1 to {most}"
+                ));
+            }
+            let ratio = f64::from(levels.log_ratio).exp2();
+            self.eval_mod = EvalMod::new(self.eval_mod.range, self.eval_mod.doublings, degree, ratio);
+        }
+        Ok(self)
+    }
 }
 
-/// `total` in `parts` nearly equal parts, the larger ones last; parts of zero are left out.
-fn even_split(total: u8, parts: u8) -> Vec<u8> {
-    let (size, larger) = (total / parts, total % parts);
-    let split = (0..parts).map(|i| if i >= parts - larger { size + 1 } else { size });
-    split.filter(|&stages| stages > 0).collect()
+/// Choices of a bootstrap that are pinned by hand; without, the cost model and the precision of the parameter set choose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BootstrapPins {
+    /// Butterfly stages in each factor of slots-to-coefficients.
+    pub slots_to_coeffs: Option<Vec<u8>>,
+    /// Butterfly stages in each factor of coefficients-to-slots.
+    pub coeffs_to_slots: Option<Vec<u8>>,
+    /// Degree of the polynomial of eval_mod.
+    pub degree: Option<usize>,
+}
+
+/// The split of all stages into at most `factors` factors, the first applied at level `first`, that takes the least time.
+fn best_split(cost: &CostModel, direction: Direction, log_slots: u8, factors: u8, first: Level) -> Vec<u8> {
+    let time = |stages: &[u8]| -> f64 {
+        let factor = |(i, factor): (usize, DftFactor)| {
+            let level = Level(first.0 - i as u8);
+            cost.linear_transform(level, factor.offsets().len()) + cost.rescale(level, 2)
+        };
+        DftFactor::split(direction, log_slots, stages).into_iter().enumerate().map(factor).sum()
+    };
+    let splits = (1..=factors).flat_map(|factors| compositions(log_slots, factors));
+    let best = splits.map(|stages| (time(&stages), stages)).min_by(|a, b| a.0.total_cmp(&b.0));
+    best.expect("there is one factor at least").1
+}
+
+/// All ways of writing `total` as a sum of so many positive numbers.
+fn compositions(total: u8, parts: u8) -> Vec<Vec<u8>> {
+    if parts == 1 {
+        return if total > 0 { vec![vec![total]] } else { Vec::new() };
+    }
+    let rest = |first: u8| {
+        compositions(total - first, parts - 1).into_iter().map(move |rest| [vec![first], rest].concat())
+    };
+    (1..total).flat_map(rest).collect()
 }
 
 #[cfg(test)]
@@ -75,9 +143,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splits() {
-        assert_eq!(even_split(15, 4), [3, 4, 4, 4]);
-        assert_eq!(even_split(15, 3), [5, 5, 5]);
-        assert_eq!(even_split(2, 3), [1, 1]);
+    fn sums() {
+        assert_eq!(compositions(4, 3), [[1, 1, 2], [1, 2, 1], [2, 1, 1]]);
+        assert_eq!(compositions(14, 4).len(), 13 * 12 * 11 / 6);
+        assert!(compositions(2, 3).is_empty());
+    }
+
+    #[test]
+    fn splits_are_even_but_for_the_first_factor_of_large_spans() {
+        let params = Params::named("boot-40").unwrap();
+        let config = BootstrapConfig::new(&params, 15).unwrap();
+        println!("{config:?}");
+        assert_eq!(config.coeffs_to_slots.len(), 4);
+        assert_eq!(config.slots_to_coeffs.len(), 3);
+        assert!(config.coeffs_to_slots.iter().all(|&stages| (3..=5).contains(&stages)));
+        assert!(config.eval_mod.log_failure(params.n()) < -60.0);
+        let pins = BootstrapPins { coeffs_to_slots: Some(vec![5, 5, 5]), ..BootstrapPins::default() };
+        assert_eq!(config.clone().pin(&params, &pins).unwrap().coeffs_to_slots, [5, 5, 5]);
+        for stages in [vec![5, 5], vec![3, 3, 3, 3, 3], vec![0, 15]] {
+            let pins = BootstrapPins { coeffs_to_slots: Some(stages), ..BootstrapPins::default() };
+            config.clone().pin(&params, &pins).unwrap_err();
+        }
+        let pins = BootstrapPins { degree: Some(16), ..BootstrapPins::default() };
+        config.pin(&params, &pins).unwrap_err();
     }
 }

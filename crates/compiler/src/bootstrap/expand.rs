@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::BootstrapConfig;
 use super::library::Library;
+use super::{BootstrapConfig, BootstrapPins};
 use crate::ciphertext::{BootstrapKind, Module, Op};
 use crate::dsl::Program;
 use crate::ir::rewrite::rewrite;
@@ -31,6 +31,9 @@ pub enum ExpandError {
         /// Name of the parameter set.
         params: String,
     },
+    /// A choice that was pinned is not possible.
+    #[error("the bootstrap cannot be as pinned: {0}")]
+    Pins(String),
 }
 
 /// Larger bounds are multiplied back in steps of this size.
@@ -43,7 +46,7 @@ pub(crate) fn is_free_bound(bound: f64) -> bool {
 }
 
 /// Runs the pass.
-pub fn expand_bootstrap(module: &mut Module) -> Result<(), ExpandError> {
+pub fn expand_bootstrap(module: &mut Module, pins: &BootstrapPins) -> Result<(), ExpandError> {
     let bootstraps = module.functions.iter().flat_map(|f| &f.nodes).filter_map(|node| match node.op {
         Op::Bootstrap { log_slots, .. } => Some(log_slots),
         _ => None,
@@ -61,6 +64,7 @@ pub fn expand_bootstrap(module: &mut Module) -> Result<(), ExpandError> {
     let mut libraries = BTreeMap::new();
     for log_slots in slots {
         let config = BootstrapConfig::new(&params, log_slots).ok_or_else(missing)?;
+        let config = config.pin(&params, pins).map_err(ExpandError::Pins)?;
         libraries.insert(log_slots, Library::define(&program, &params, &config));
     }
     let library = program.suspend();
