@@ -111,6 +111,7 @@ fn coefficients(scope: &Scope, x: &Ct, params: &Params, levels: Bootstrap, confi
     let copies = f64::from(1u32 << (full - config.log_slots));
     scope.stage("bootstrap coeffs_to_slots");
     let w = coeffs_to_slots(scope, &traced, config, 0.5 / config.eval_mod.extent / copies);
-    let used = config.coeffs_to_slots.len() as u8;
-    w.lower(Level(params.max_level().0 - used))
+    // Where eval_mod begins, be it with fewer factors than there are levels for.
+    let levels = params.spec().bootstrap.map_or(0, |spec| spec.coeffs_to_slots);
+    w.lower(Level(params.max_level().0 - levels))
 }
