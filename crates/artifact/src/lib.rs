@@ -45,6 +45,8 @@ pub struct Artifact {
     pub tensors: Vec<Tensor>,
     /// Names and compile-time figures of the stages (layers) of the program; [`StageId`] indexes this list.
     pub stages: Vec<Stage>,
+    /// What was done to keep the keys within a budget, if anything was.
+    pub key_plan: Option<KeyPlan>,
     /// The model file that the program was made from, so that encrypted results can be held against the network in
     /// the clear; may be empty. Nothing here looks into it.
     pub model: Vec<u8>,
@@ -119,6 +121,43 @@ pub struct Stage {
     pub operations: Vec<(String, u64)>,
     /// Predicted error (standard deviation in a slot) of its last value.
     pub error: f64,
+}
+
+/// How the compiler kept the evaluation keys within a budget of memory: linear transforms became chains of equal rotations,
+/// which need fewer keys and more time. Bytes are those of both halves of all keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyPlan {
+    /// Bytes that the keys may take.
+    pub budget: u64,
+    /// Number of keys without chains.
+    pub keys_before: u32,
+    /// Their bytes.
+    pub bytes_before: u64,
+    /// Number of keys with them.
+    pub keys: u32,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Key switches of a run without chains.
+    pub switches_before: u64,
+    /// Key switches of a run with them.
+    pub switches: u64,
+    /// The transforms that became chains.
+    pub chains: Vec<ChainedTransform>,
+}
+
+/// A linear transform that became a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChainedTransform {
+    /// Where it is.
+    pub stage: StageId,
+    /// Number of its diagonals.
+    pub diagonals: u32,
+    /// By how many slots a giant step rotates.
+    pub stride: i64,
+    /// Key switches before, most of which shared a `mod_up`.
+    pub switches_before: u32,
+    /// Key switches of the chain.
+    pub switches: u32,
 }
 
 /// A compiled function over limbs.

@@ -94,6 +94,13 @@ impl Artifact {
                 || "its error is not a finite number",
             )?;
         }
+        for chain in self.key_plan.iter().flat_map(|plan| &plan.chains) {
+            ensure(
+                usize::from(chain.stage.0) < self.stages.len(),
+                || "key plan",
+                || format!("a transform is in stage {}, which there is not", chain.stage.0),
+            )?;
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
 /// Writes a report to standard output. A reader that has seen enough (`cerium explain P.cerium | head`) is no error.
@@ -30,6 +30,23 @@ pub(crate) fn bytes(bytes: u64) -> String {
         1_000_000..1_000_000_000 => three(bytes as f64 / 1e6, "MB"),
         _ => three(bytes as f64 / 1e9, "GB"),
     }
+}
+
+/// Reads a number of bytes with or without a decimal unit: `4GB`, `1.5 MB`, `100000`.
+pub(crate) fn parse_bytes(text: &str) -> Result<u64> {
+    let error = || anyhow!("`{text}` is not a size; write a number with B, kB, MB, GB or TB, such as 4GB");
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        _ => return Err(error()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| error())? * factor;
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(error()) }
 }
 
 /// A duration with three digits: `8.23 ms`.
@@ -101,6 +118,16 @@ pub(crate) fn picture(pixels: &[f32], width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_bytes("4GB").unwrap(), 4_000_000_000);
+        assert_eq!(parse_bytes("1.5 mb").unwrap(), 1_500_000);
+        assert_eq!(parse_bytes("700").unwrap(), 700);
+        for wrong in ["", "GB", "4 pigs", "-1GB", "1.2.3", "0", "9999999999999TB"] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn figures_have_three_digits() {

@@ -100,12 +100,14 @@ pub(crate) struct Compiled<'a> {
     pub(crate) trace: Trace,
 }
 
-/// Compiles a network under the first parameter set of `choice` that has room and levels for it.
+/// Compiles a network under the first parameter set of `choice` that has room and levels for it, with keys that take at
+/// most `key_memory` bytes.
 pub(crate) fn compile_network<'a>(
     network: &'a Network,
     samples: &[&[f32]],
     choice: &Choice,
     options: &ApproximationOptions,
+    key_memory: Option<u64>,
     dump: &[String],
 ) -> Result<Compiled<'a>> {
     let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
@@ -123,7 +125,8 @@ pub(crate) fn compile_network<'a>(
             |sample: &&[f32]| source.inputs.iter().map(|port| pack(&port.packing, sample, &params)).collect();
         let samples = samples.iter().take(NOISE_SAMPLES).map(slots).collect();
         let mut trace = Trace { dump: dump.to_vec(), ..Trace::default() };
-        match compile(&source, &CompileOptions { samples, ..CompileOptions::default() }, &mut trace) {
+        let compile_options = CompileOptions { samples, key_memory, ..CompileOptions::default() };
+        match compile(&source, &compile_options, &mut trace) {
             Ok(mut artifact) => {
                 artifact.model = network.bytes.clone();
                 return Ok(Compiled { params, plan, artifact, trace });

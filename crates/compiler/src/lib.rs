@@ -24,7 +24,7 @@ use num_complex::Complex64;
 
 use bootstrap::{BootstrapPins, ExpandError, expand_bootstrap};
 use ciphertext::passes::{
-    PlaceError, expand_linear_transform, expand_poly_eval, place_bootstraps, place_levels,
+    FitError, PlaceError, expand_linear_transform, expand_poly_eval, fit_keys, place_bootstraps, place_levels,
 };
 use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
@@ -45,6 +45,9 @@ pub struct CompileOptions {
     pub samples: Vec<Vec<Slots>>,
     /// Choices of bootstraps that are pinned by hand.
     pub bootstrap: BootstrapPins,
+    /// Bytes of memory that the evaluation keys may take, both halves of each; where they would take more, linear transforms
+    /// are made of chains of equal rotations, which need fewer keys and more time. `None` asks for the fastest program.
+    pub key_memory: Option<u64>,
 }
 
 /// Why a program cannot be compiled.
@@ -59,6 +62,18 @@ pub enum CompileError {
     /// Levels cannot be placed.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// The keys cannot be made to fit.
+    #[error(transparent)]
+    Keys(FitError),
+}
+
+impl From<FitError> for CompileError {
+    fn from(error: FitError) -> Self {
+        match error {
+            FitError::Place(error) => CompileError::Place(error),
+            error => CompileError::Keys(error),
+        }
+    }
 }
 
 impl From<Infallible> for CompileError {
@@ -81,6 +96,7 @@ pub fn compile(
     };
 
     let mut ct = source.module.clone();
+    let mut key_plan = None;
     // A program whose entry takes placed ciphertexts was placed by hand.
     if ct.entry().param_types().iter().all(|ty| ty.placement().is_none()) {
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
@@ -90,6 +106,9 @@ pub fn compile(
             Ok::<_, Infallible>(())
         })?;
         trace.pass("expand_bootstrap", &mut ct, |m| expand_bootstrap(m, &options.bootstrap))?;
+        if let Some(budget) = options.key_memory {
+            trace.pass("fit_keys", &mut ct, |m| fit_keys(m, budget).map(|plan| key_plan = plan))?;
+        }
         trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
         trace.pass("share", &mut ct, sharing)?;
@@ -160,6 +179,7 @@ pub fn compile(
         gathers,
         tensors: data.tensors.clone(),
         stages: report::stages(&ct, &noise),
+        key_plan,
         model: Vec::new(),
     })
 }

@@ -3,6 +3,7 @@
 
 mod programs;
 
+use cerium_artifact::Artifact;
 use cerium_ckks::encoding::Encoder;
 use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::params::{Params, ParamsSpec};
@@ -18,6 +19,16 @@ use rand::rngs::StdRng;
 
 /// Compiles, encrypts, runs, decrypts; checks every slot of every output. The largest ratio of error to promise.
 fn check(source: &SourceProgram, params: &Params, rng: &mut StdRng) -> f64 {
+    check_within(source, params, None, rng).0
+}
+
+/// As [`check`], with keys of at most `key_memory` bytes; also the program.
+fn check_within(
+    source: &SourceProgram,
+    params: &Params,
+    key_memory: Option<u64>,
+    rng: &mut StdRng,
+) -> (f64, Artifact) {
     let inputs: Vec<Slots> = source
         .inputs
         .iter()
@@ -27,7 +38,7 @@ fn check(source: &SourceProgram, params: &Params, rng: &mut StdRng) -> f64 {
             period.iter().copied().cycle().take(params.slots()).collect()
         })
         .collect();
-    let options = CompileOptions { samples: vec![inputs.clone()], ..CompileOptions::default() };
+    let options = CompileOptions { samples: vec![inputs.clone()], key_memory, ..CompileOptions::default() };
     let artifact = compile(source, &options, &mut Trace::default()).unwrap();
 
     let secret = SecretKey::generate_insecure(params).unwrap();
@@ -57,7 +68,7 @@ fn check(source: &SourceProgram, params: &Params, rng: &mut StdRng) -> f64 {
         assert!(promise < 0.05, "output {i}: a promise of {promise:.3e} says nothing");
         largest = largest.max(error / promise);
     }
-    largest
+    (largest, artifact)
 }
 
 #[test]
@@ -134,4 +145,34 @@ fn functions_take_other_weights_at_every_call() {
     }
     p.output("y", Packing::dense(32), &x);
     check(&p.finish(), &params, &mut rng);
+}
+
+/// A program whose keys must take half as much memory has fewer of them and gives the same result.
+#[test]
+fn keys_fit_a_budget() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 4, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let p = Program::new("transforms", &params);
+    let tensor = p.tensor("w", (0..16).map(|_| rng.random_range(-0.1..0.1)).collect());
+    let weight = p.weight(tensor, &(0..16).collect::<Vec<u32>>(), 1.0);
+    let diagonals = |unit: i64| (-5..11).map(|i| (unit * i, weight.clone())).collect::<Vec<_>>();
+    let x = p.input("x", Packing::dense(params.slots()));
+    let y = x.linear_transform(&diagonals(1)).linear_transform(&diagonals(16)).rotate(3);
+    p.output("y", Packing::dense(params.slots()), &y);
+    let source = p.finish();
+
+    let memory =
+        |artifact: &Artifact| -> u64 { artifact.keys.iter().map(|key| 8 * key.words(&params) as u64).sum() };
+    let (_, free) = check_within(&source, &params, None, &mut rng);
+    assert!(free.key_plan.is_none());
+    let budget = memory(&free) / 2;
+    let (_, tight) = check_within(&source, &params, Some(budget), &mut rng);
+    let plan = tight.key_plan.as_ref().unwrap();
+    assert_eq!((plan.budget, plan.keys as usize, plan.bytes), (budget, tight.keys.len(), memory(&tight)));
+    assert_eq!((plan.keys_before as usize, plan.bytes_before), (free.keys.len(), memory(&free)));
+    assert!(plan.bytes <= budget && !plan.chains.is_empty());
+
+    let options = CompileOptions { key_memory: Some(budget / 8), ..CompileOptions::default() };
+    let error = compile(&source, &options, &mut Trace::default()).unwrap_err();
+    assert!(error.to_string().contains("evaluation keys take at least"), "{error}");
 }

@@ -4,6 +4,7 @@
 //! # test: <kind>          cat, verify, the name of a pass or lowering, assemble, cost (launches, blocks, bytes,
 //!                         multiplications, key switches and memory of the compiled program, counted by the null device)
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
+//! # key_memory: <bytes>   what the keys may take, for fit_keys
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
 //! # constant: <re> <im>   declares a weight that is a constant
 //! <program>
@@ -31,6 +32,7 @@ use cerium_runtime::{KernelClass, null};
 struct FileTest {
     kind: String,
     context: Context,
+    key_memory: Option<u64>,
     input: String,
 }
 
@@ -69,13 +71,14 @@ fn filetests() {
 }
 
 fn parse(source: &str) -> FileTest {
-    let (mut kind, mut params) = (None, "insecure-test");
+    let (mut kind, mut params, mut key_memory) = (None, "insecure-test", None);
     let mut data = Data::default();
     for line in source.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(": ")) else { continue };
         match key {
             "test" => kind = Some(value.trim().to_string()),
             "params" => params = value.trim(),
+            "key_memory" => key_memory = value.trim().parse().ok(),
             "weight" => declare(&mut data, value.trim().parse().expect("a weight has a period")),
             "constant" => {
                 let parts: Vec<f64> =
@@ -88,7 +91,12 @@ fn parse(source: &str) -> FileTest {
     }
     let params = Params::named_insecure(params).expect("filetests use insecure sets");
     let context = Context { params, data: Arc::new(data) };
-    FileTest { kind: kind.expect("a filetest has a `# test:` line"), context, input: source.to_string() }
+    FileTest {
+        kind: kind.expect("a filetest has a `# test:` line"),
+        context,
+        key_memory,
+        input: source.to_string(),
+    }
 }
 
 fn declare(data: &mut Data, period: usize) {
@@ -128,6 +136,13 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("expand_linear_transform", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_linear_transform(m);
         }),
+        ("fit_keys", _) => {
+            let mut module = read_ct().map_err(fail)?;
+            match passes::fit_keys(&mut module, test.key_memory.unwrap_or(u64::MAX)) {
+                Ok(plan) => Ok(format!("{}{plan:#?}", checked(&module)?)),
+                Err(error) => Ok(format!("error: {error}")),
+            }
+        }
         ("expand_poly_eval", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_poly_eval(m);
         }),

@@ -162,6 +162,22 @@ pub(crate) fn sample() -> Artifact {
             operations: vec![("mul".into(), 2)],
             error: 1e-6,
         }],
+        key_plan: Some(KeyPlan {
+            budget: 1 << 20,
+            keys_before: 9,
+            bytes_before: 1 << 21,
+            keys: 2,
+            bytes: 1 << 19,
+            switches_before: 9,
+            switches: 12,
+            chains: vec![ChainedTransform {
+                stage: StageId(0),
+                diagonals: 31,
+                stride: 5,
+                switches_before: 9,
+                switches: 12,
+            }],
+        }),
         model: b"a network".to_vec(),
     }
 }

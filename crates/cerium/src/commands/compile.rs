@@ -35,6 +35,10 @@ pub(crate) struct Compile {
     output: PathBuf,
     #[command(flatten)]
     choices: Choices,
+    /// Memory that the evaluation keys may take on the server, such as `4GB` or `500MB`; where they would take more, the
+    /// program makes do with fewer keys and takes more time.
+    #[arg(long, value_name = "SIZE")]
+    key_memory: Option<String>,
     /// Show what each pass of the compiler did, and its time.
     #[arg(long)]
     trace: bool,
@@ -89,12 +93,13 @@ impl Choices {
 impl Compile {
     pub(crate) fn run(self) -> Result<()> {
         let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
+        let key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         let network = Network::read(&self.model)?;
         let data = Dataset::open(&self.calibrate)?;
         let samples = network.inputs(&data, self.choices.samples)?;
         let what = format!("compiling {}", self.model.display());
         let compiled = Progress::new()
-            .work(&what, || compile_network(&network, &samples, &choice, &options, &self.dump))?;
+            .work(&what, || compile_network(&network, &samples, &choice, &options, key_memory, &self.dump))?;
         let Compiled { plan, artifact, trace, .. } = compiled;
         unknown_passes(&self.dump, &trace)?;
         artifact.write(&self.output)?;

@@ -105,7 +105,7 @@ impl Demo {
         let calibration = digits(CALIBRATION, &[]);
         let options = ApproximationOptions::default();
         let Compiled { plan, artifact, params, .. } =
-            compile_network(&network, &calibration.inputs(), &Choice::Auto, &options, &[])?;
+            compile_network(&network, &calibration.inputs(), &Choice::Auto, &options, None, &[])?;
         let program = Program::new(artifact)?;
         let what = format!(
             "network -> program under {} (128-bit secure, N = 2^{}, log PQ = {:.0})",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use cerium_artifact::{Port, Stage, StageId};
+use cerium_artifact::{KeyPlan, Port, Stage, StageId};
 use cerium_ckks::evaluation_key::KeyKind;
 use cerium_runtime::null::{Measurement, measure};
 use cerium_runtime::{KernelClass, Usage};
@@ -148,7 +148,35 @@ impl Report {
             row(["working memory", &figures::bytes(self.costs.pool_bytes)]),
             row(["memory in all", &figures::bytes(self.memory())]),
         ]);
+        if let Some(plan) = &artifact.key_plan {
+            text += &format!("\n{}", self.key_plan_text(plan));
+        }
         text
+    }
+
+    fn key_plan_text(&self, plan: &KeyPlan) -> String {
+        let mut rows = vec![row(["chains of rotations", "diagonals", "key switches", "without"])];
+        for chain in &plan.chains {
+            let stage = self.program.artifact.stages.get(usize::from(chain.stage.0));
+            rows.push(row([
+                stage.map_or("", |stage| &stage.name),
+                &chain.diagonals.to_string(),
+                &chain.switches.to_string(),
+                &chain.switches_before.to_string(),
+            ]));
+        }
+        format!(
+            "{}  To keep keys within {} of memory: {} keys of {}, without chains {} of {}. A run switches keys {} times, \
+             without chains {} times, most of them at a fraction of the cost.\n",
+            figures::table(&rows),
+            figures::bytes(plan.budget),
+            plan.keys,
+            figures::bytes(plan.bytes),
+            plan.keys_before,
+            figures::bytes(plan.bytes_before),
+            plan.switches,
+            plan.switches_before,
+        )
     }
 
     fn memory(&self) -> u64 {
@@ -224,6 +252,22 @@ impl Report {
             "rotation_keys": self.rotation_keys(),
             "key_bytes": self.program.key_bytes(),
             "key_memory_bytes": self.costs.key_bytes,
+            "key_plan": artifact.key_plan.as_ref().map(|plan| json!({
+                "budget_bytes": plan.budget,
+                "keys": plan.keys,
+                "key_memory_bytes": plan.bytes,
+                "key_switches": plan.switches,
+                "keys_without": plan.keys_before,
+                "key_memory_bytes_without": plan.bytes_before,
+                "key_switches_without": plan.switches_before,
+                "chains": plan.chains.iter().map(|chain| json!({
+                    "stage": artifact.stages.get(usize::from(chain.stage.0)).map(|stage| &stage.name),
+                    "diagonals": chain.diagonals,
+                    "stride": chain.stride,
+                    "key_switches": chain.switches,
+                    "key_switches_without": chain.switches_before,
+                })).collect::<Vec<_>>(),
+            })),
             "raw_weight_bytes": self.raw_weight_bytes(),
             "encoded_weight_bytes": self.costs.plaintext_bytes,
             "pool_bytes": self.costs.pool_bytes,

@@ -113,6 +113,28 @@ fn explain_agrees_with_the_files() {
 }
 
 #[test]
+fn keys_fit_the_memory_they_may_take() {
+    let shared = Fixture::get();
+    let folder = TempDir::new().unwrap();
+    let out = super::text(&folder.path().join("small.cerium"));
+    let free = json(&["explain", &shared.path("p.cerium")]);
+    assert_eq!(free["key_plan"], serde_json::Value::Null);
+    let bytes = free["key_memory_bytes"].as_u64().unwrap();
+    let budget = format!("{:.3}MB", bytes as f64 * 0.8 / 1e6);
+    let (model, calibration) = (model(), data("calibration"));
+    let compile = ["compile", &model, "--calibrate", &calibration, "-o", &out, "--key-memory"];
+    ok(&[&compile[..], &[&budget]].concat());
+    let report = json(&["explain", &out]);
+    let plan = &report["key_plan"];
+    assert_eq!(plan["key_memory_bytes"], report["key_memory_bytes"]);
+    assert_eq!(plan["key_memory_bytes_without"], bytes);
+    assert!(report["key_memory_bytes"].as_f64().unwrap() <= bytes as f64 * 0.8);
+    assert!(ok(&["explain", &out]).contains("chains of rotations"));
+    refused(&[&compile[..], &["1MB"]].concat(), &["the evaluation keys take at least", "allow them more"]);
+    refused(&[&compile[..], &["plenty"]].concat(), &["`plenty` is not a size", "4GB"]);
+}
+
+#[test]
 fn eval_puts_encrypted_beside_clear() {
     let shared = Fixture::get();
     let (program, data) = (shared.path("p.cerium"), data("sample"));

@@ -78,6 +78,7 @@ pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         gathers,
         tensors,
         stages: (0..STAGES).map(stage).collect(),
+        key_plan: None,
         model: Vec::new(),
     };
     artifact.validate().expect("only valid artifacts are made here");

@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use cerium_ckks::basis::Level;
+use cerium_ckks::params::Params;
 
 use super::super::cost::CostModel;
 use super::super::{Builder, Module, Op, Steps};
@@ -29,8 +29,7 @@ use crate::ir::{ValueId, rewrite::rewrite};
 /// Runs the pass.
 pub fn expand_linear_transform(module: &mut Module) -> Result<(), Infallible> {
     let params = module.context.params.clone();
-    let (slots, time) =
-        (params.slots() as i64, StepTimes::new(&CostModel::new(&params), params.program_level()));
+    let (slots, time) = (params.slots() as i64, StepTimes::of(&params));
     rewrite(module, |builder, module, op| match op {
         Op::LinearTransform { x, diagonals, offsets, steps } => {
             let offsets: Vec<i64> = offsets.iter().map(|&o| centered(o, slots)).collect();
@@ -38,11 +37,7 @@ pub fn expand_linear_transform(module: &mut Module) -> Result<(), Infallible> {
             let terms = offsets.iter().copied().zip(diagonals.iter().copied());
             Some(vec![match *steps {
                 Steps::Chain(stride) => expansion.chain(terms.collect(), stride),
-                Steps::Auto => expansion.split(terms.collect(), best_split(&offsets, slots, &time)),
-                Steps::Stride(stride) => {
-                    let splits = [true, false].map(|center| Split { stride, center });
-                    expansion.split(terms.collect(), cheapest(splits.into_iter(), &offsets, &time))
-                }
+                steps => expansion.split(terms.collect(), Split::new(steps, &offsets, slots, &time)),
             }])
         }
         _ => None,
@@ -142,6 +137,18 @@ struct Split {
 }
 
 impl Split {
+    /// The cheapest split. Strides that are not pinned are powers of two, so that transforms of one program share keys.
+    fn new(steps: Steps, offsets: &[i64], slots: i64, time: &StepTimes) -> Split {
+        let strides = match steps {
+            Steps::Auto => (0..=slots.trailing_zeros()).map(|log| 1i64 << log).collect(),
+            Steps::Stride(stride) | Steps::Chain(stride) => vec![stride],
+        };
+        let splits =
+            strides.into_iter().flat_map(|stride| [true, false].map(|center| Split { stride, center }));
+        let best = splits.min_by(|a, b| a.time(offsets, time).total_cmp(&b.time(offsets, time)));
+        best.expect("there is at least one stride")
+    }
+
     fn baby(self, offset: i64) -> i64 {
         if self.center { centered(offset, self.stride) } else { offset.rem_euclid(self.stride) }
     }
@@ -162,20 +169,11 @@ struct StepTimes {
 }
 
 impl StepTimes {
-    fn new(cost: &CostModel, level: Level) -> Self {
+    /// At the highest level of programs: their proportions hardly depend on it.
+    fn of(params: &Params) -> Self {
+        let (cost, level) = (CostModel::new(params), params.program_level());
         StepTimes { mod_up: cost.mod_up(level), baby: cost.baby_step(level), giant: cost.giant_step(level) }
     }
-}
-
-/// Strides are powers of two, so that transforms of one program share keys.
-fn best_split(offsets: &[i64], slots: i64, time: &StepTimes) -> Split {
-    let strides = (0..=slots.trailing_zeros()).map(|log| 1i64 << log);
-    cheapest(strides.flat_map(|stride| [true, false].map(|center| Split { stride, center })), offsets, time)
-}
-
-fn cheapest(splits: impl Iterator<Item = Split>, offsets: &[i64], time: &StepTimes) -> Split {
-    let best = splits.min_by(|a, b| a.time(offsets, time).total_cmp(&b.time(offsets, time)));
-    best.expect("there is at least one stride")
 }
 
 /// The steps of a chain.
@@ -200,6 +198,50 @@ impl Chain {
         let giants = offsets.iter().map(|o| (o - lowest) / stride).max().unwrap_or(0);
         Chain { lowest, unit, babies: farthest / unit, giants }
     }
+
+    fn switches(self) -> i64 {
+        self.babies + self.giants + i64::from(self.lowest != 0)
+    }
+}
+
+/// The rotations of a split.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    /// By how much.
+    pub(crate) rotations: BTreeSet<i64>,
+    /// Number of key switches.
+    pub(crate) switches: u32,
+}
+
+impl Shape {
+    /// How a transform with these offsets is split.
+    pub(crate) fn new(params: &Params, offsets: &[i64], steps: Steps) -> Shape {
+        let slots = params.slots() as i64;
+        let offsets: Vec<i64> = offsets.iter().map(|&o| centered(o, slots)).collect();
+        if let Steps::Chain(stride) = steps {
+            let chain = Chain::new(&offsets, stride);
+            let steps = [(chain.unit, chain.babies), (stride, chain.giants), (chain.lowest, 1)];
+            let steps = steps.into_iter().filter(|&(by, count)| by % slots != 0 && count > 0);
+            return Shape { rotations: steps.map(|(by, _)| by).collect(), switches: chain.switches() as u32 };
+        }
+        let split = Split::new(steps, &offsets, slots, &StepTimes::of(params));
+        let babies = offsets.iter().map(|&o| split.baby(o));
+        let giants = offsets.iter().map(|&o| o - split.baby(o));
+        let [babies, giants]: [BTreeSet<i64>; 2] =
+            [babies.filter(|by| by % slots != 0).collect(), giants.filter(|by| by % slots != 0).collect()];
+        let switches = (babies.len() + giants.len()) as u32;
+        Shape { rotations: babies.into_iter().chain(giants).collect(), switches }
+    }
+}
+
+/// The stride with which a chain takes the fewest key switches.
+pub(crate) fn chain_stride(offsets: &[i64], slots: i64) -> i64 {
+    let offsets: Vec<i64> = offsets.iter().map(|&o| centered(o, slots)).collect();
+    let lowest = offsets.iter().copied().min().unwrap_or(0);
+    let unit = offsets.iter().map(|o| o - lowest).fold(0, gcd).max(1);
+    let span = offsets.iter().map(|o| (o - lowest) / unit).max().unwrap_or(0);
+    let strides = (1..=span.isqrt() + 1).map(|factor| unit * factor);
+    strides.min_by_key(|&stride| Chain::new(&offsets, stride).switches()).unwrap_or(unit)
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
