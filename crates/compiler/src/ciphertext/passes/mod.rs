@@ -10,5 +10,5 @@ mod place_levels;
 pub use expand_linear_transform::expand_linear_transform;
 pub use expand_poly_eval::{expand_poly_eval, poly_depth};
 pub use fit_keys::{FitError, fit_keys};
-pub use place_bootstraps::{BootstrapPlan, MAX_COPIES, place_bootstraps};
+pub use place_bootstraps::{BootstrapPlan, MIN_COPIES, place_bootstraps};
 pub use place_levels::{PlaceError, place_levels};

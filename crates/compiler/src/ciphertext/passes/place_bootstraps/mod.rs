@@ -12,7 +12,7 @@
 //! with it ([`needs`](super::needs)). A value may be bootstrapped for some of its uses and taken as it is for others (a skip
 //! connection), two real values that are there at the same time share one bootstrap, and a function is searched once for each
 //! level at which its results are needed, however often it is called. Functions that come out differently for different
-//! calls are copied; more than [`MAX_COPIES`] copies of one are avoided.
+//! calls are copied; many copies of a large one are avoided ([`copies`]).
 //!
 //! Bootstraps and levels that stand in the source stay.
 
@@ -26,15 +26,19 @@ mod symmetry;
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::{Module, Op, Slots};
+use super::super::{Function, Module, Op, Slots};
+use crate::ir::Node;
 use bounds::Bounds;
 use facts::Facts;
 use prices::Prices;
 use search::{Decision, Search};
 
-/// Versions of a function, of different levels or with bootstraps in different places, that are not too many: code grows
-/// with each.
-pub const MAX_COPIES: usize = 4;
+/// Copies that a function of any size may have: versions for different levels, or with bootstraps in different places.
+pub const MIN_COPIES: usize = 4;
+
+/// Operations that all copies of a function may have together, if they are more than [`MIN_COPIES`]: each takes
+/// milliseconds to compile.
+const MAX_COPIED: usize = 2000;
 
 /// A search that took this many steps is not repeated for every way to leave out a level.
 const QUICK: usize = 2_000;
@@ -76,13 +80,26 @@ pub fn place_bootstraps(
     Some(BootstrapPlan { seconds, exact })
 }
 
-/// Restricts the levels at which functions return until none has more than [`MAX_COPIES`] versions; the estimated seconds.
+/// How many copies of a function there may be.
+fn copies(function: &Function) -> usize {
+    let size = |node: &Node<Op>| match &node.op {
+        Op::LinearTransform { diagonals, .. } => 2 * diagonals.len(),
+        _ => 1,
+    };
+    let operations: usize = function.nodes.iter().map(size).sum();
+    (MAX_COPIED / operations.max(1)).max(MIN_COPIES)
+}
+
+/// Restricts the levels at which functions return until none has more versions than it may have; the estimated seconds.
 fn limit_copies(module: &Module, search: &mut Search<'_>) -> Option<f64> {
     let mut seconds = search.entry().plans.first()?.cost;
     let quick = search.steps < QUICK;
     loop {
         let versions = versions(module, search);
-        let Some((&function, used)) = versions.iter().find(|(_, used)| used.len() > MAX_COPIES) else {
+        let many = |(function, used): &(&usize, &BTreeMap<Version, u64>)| {
+            used.len() > copies(&module.functions[**function])
+        };
+        let Some((&function, used)) = versions.iter().find(many) else {
             return Some(seconds);
         };
         let mut levels: BTreeMap<u8, u64> = BTreeMap::new();
