@@ -90,47 +90,95 @@ fn copies(function: &Function) -> usize {
     (MAX_COPIED / operations.max(1)).max(MIN_COPIES)
 }
 
+/// Levels at which functions return, where not all are allowed.
+type Exits = HashMap<usize, Vec<u8>>;
+
 /// Restricts the levels at which functions return until none has more versions than it may have; the estimated seconds.
 fn limit_copies(module: &Module, search: &mut Search<'_>) -> Option<f64> {
     let mut seconds = search.entry().plans.first()?.cost;
     let quick = search.steps < QUICK;
     loop {
+        let before = search.exits.clone();
         let versions = versions(module, search);
         let many = |(function, used): &(&usize, &BTreeMap<Version, u64>)| {
             used.len() > copies(&module.functions[**function])
         };
-        let Some((&function, used)) = versions.iter().find(many) else {
+        let Some((&function, _)) = versions.iter().find(many) else { return Some(seconds) };
+        let even = evenly(module, search, &before, function, quick);
+        let fewer = leaving_out(module, search, &before, function, quick);
+        let best = [even, fewer].into_iter().flatten().min_by(|a, b| a.0.total_cmp(&b.0));
+        let Some((cost, exits)) = best else {
+            search.restrict(before);
             return Some(seconds);
         };
+        search.restrict(exits);
+        seconds = cost;
+    }
+}
+
+/// The estimated seconds with restricted exits, if there is a plan.
+fn cost(search: &mut Search<'_>, exits: &Exits) -> Option<f64> {
+    search.restrict(exits.clone());
+    search.entry().plans.first().map(|plan| plan.cost)
+}
+
+/// Exits of a function at equal distances from the level of bootstraps up, which suit repeated calls.
+fn evenly(
+    module: &Module,
+    search: &mut Search<'_>,
+    before: &Exits,
+    function: usize,
+    quick: bool,
+) -> Option<(f64, Exits)> {
+    let most = copies(&module.functions[function]);
+    let (input, output) = search.levels();
+    let strides = if quick {
+        (1..=output - input).collect()
+    } else {
+        vec![search.depth(function).clamp(1, output - input)]
+    };
+    let tried = strides.into_iter().filter_map(|stride| {
+        let levels = (input..=output).step_by(stride.into()).take(most).collect();
+        let mut exits = before.clone();
+        exits.insert(function, levels);
+        let cost = cost(search, &exits)?;
+        let fits = versions(module, search).get(&function).is_none_or(|used| used.len() <= most);
+        fits.then_some((cost, exits))
+    });
+    tried.min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+/// The exits in use but for those whose absence costs least, or if trying takes long, those least used.
+fn leaving_out(
+    module: &Module,
+    search: &mut Search<'_>,
+    before: &Exits,
+    function: usize,
+    quick: bool,
+) -> Option<(f64, Exits)> {
+    let mut exits = before.clone();
+    let mut seconds = cost(search, &exits)?;
+    loop {
+        let used = versions(module, search).remove(&function).unwrap_or_default();
+        if used.len() <= copies(&module.functions[function]) {
+            return Some((seconds, exits));
+        }
         let mut levels: BTreeMap<u8, u64> = BTreeMap::new();
-        for ((results, _), calls) in used {
+        for ((results, _), calls) in &used {
             results.iter().for_each(|&level| *levels.entry(level).or_default() += calls);
         }
         if levels.len() < 2 {
-            return Some(seconds);
+            return None;
         }
-        // The level whose absence costs least, or if trying takes long, the one least used.
-        let exits = search.exits.clone();
-        let without = |level: u8| {
-            let mut exits = exits.clone();
-            exits.insert(function, levels.keys().copied().filter(|&l| l != level).collect());
-            exits
-        };
-        let mut cost = |exits: HashMap<usize, Vec<u8>>| {
-            search.restrict(exits);
-            search.entry().plans.first().map_or(f64::INFINITY, |plan| plan.cost)
-        };
         let rarest = levels.iter().min_by_key(|(_, calls)| **calls).map(|(&level, _)| level)?;
         let candidates: Vec<u8> = if quick { levels.keys().copied().collect() } else { vec![rarest] };
-        let costs: Vec<(f64, u8)> =
-            candidates.into_iter().map(|level| (cost(without(level)), level)).collect();
-        let (best, level) = costs.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
-        if best.is_infinite() {
-            search.restrict(exits);
-            return Some(seconds);
-        }
-        search.restrict(without(level));
-        seconds = best;
+        let tried = candidates.into_iter().filter_map(|level| {
+            let mut exits = exits.clone();
+            exits.insert(function, levels.keys().copied().filter(|&l| l != level).collect());
+            Some((cost(search, &exits)?, exits))
+        });
+        (seconds, exits) = tried.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        search.restrict(exits.clone());
     }
 }
 

@@ -134,6 +134,16 @@ impl<'a> Search<'a> {
         Search { module, facts, prices, exits: HashMap::new(), solutions: HashMap::new(), depths, steps: 0 }
     }
 
+    /// The levels at which a bootstrap takes and returns values.
+    pub(super) fn levels(&self) -> (u8, u8) {
+        (self.prices.input, self.prices.output)
+    }
+
+    /// Levels that a function takes without bootstraps.
+    pub(super) fn depth(&self, function: usize) -> u8 {
+        u8::try_from(self.depths[function]).unwrap_or(u8::MAX)
+    }
+
     /// Forgets what was solved, for other `exits`.
     pub(super) fn restrict(&mut self, exits: HashMap<usize, Vec<u8>>) {
         self.exits = exits;
