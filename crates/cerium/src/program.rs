@@ -8,6 +8,7 @@ use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::Params;
 use cerium_ckks::wire::{self, ProgramDigest};
 use cerium_client::KeyFolder;
+use cerium_compiler::bootstrap;
 
 use crate::files;
 
@@ -84,6 +85,12 @@ impl Program {
             0 => "none".into(),
             total => format!("{total} ({})", places.join(", ")),
         }
+    }
+
+    /// Base-2 logarithm of a bound on the probability that some bootstrap of a run fails; `None` without any.
+    pub(crate) fn log_failure(&self) -> Option<f64> {
+        let count = Some(self.bootstraps()).filter(|&count| count > 0)?;
+        Some(bootstrap::log_failure(&self.params) + (count as f64).log2())
     }
 
     /// Bytes of all evaluation keys as files: their uniform halves are seeds.

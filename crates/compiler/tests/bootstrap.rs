@@ -1,5 +1,6 @@
 //! Bootstrapping on small rings: parts in the clear, whole programs encrypted with fresh keys.
 
+use cerium_artifact::Artifact;
 use cerium_ckks::encoding::Encoder;
 use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_client::{SecretKey, decrypt, encrypt_with_public_key, evaluation_key, public_key};
@@ -40,12 +41,22 @@ fn message(params: &Params, log_period: u32, real: bool, rng: &mut StdRng) -> Sl
     period.iter().copied().cycle().take(params.slots()).collect()
 }
 
-/// Compiles, encrypts under fresh keys, runs, decrypts, and holds every slot against the clear result and the promise. Errors
-/// and promises of the outputs.
+/// Compiles and checks as [`check_compiled`] does.
 fn check(source: &SourceProgram, params: &Params, inputs: &[Slots]) -> Vec<(f64, f64)> {
     let options = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
     let artifact = compile(source, &options, &mut Trace::default()).unwrap();
     artifact.validate().unwrap();
+    check_compiled(&artifact, source, params, inputs)
+}
+
+/// Encrypts under fresh keys, runs, decrypts, and holds every slot against the clear result and the promise. Errors and
+/// promises of the outputs.
+fn check_compiled(
+    artifact: &Artifact,
+    source: &SourceProgram,
+    params: &Params,
+    inputs: &[Slots],
+) -> Vec<(f64, f64)> {
     let secret = SecretKey::generate_insecure(params).unwrap();
     let public = public_key(params, &secret).unwrap();
     let keys = artifact.keys.iter().map(|&request| evaluation_key(params, &secret, request).unwrap());
@@ -59,7 +70,7 @@ fn check(source: &SourceProgram, params: &Params, inputs: &[Slots]) -> Vec<(f64,
         })
         .collect();
     let device = Box::new(CpuDevice::new(2).unwrap());
-    let mut session = Session::new(&artifact, store, device, 2, &progress::silent).unwrap();
+    let mut session = Session::new(artifact, store, device, 2, &progress::silent).unwrap();
     let (outputs, _) = session.run(&encrypted).unwrap();
 
     let expected = Interpreter::new(&source.module).run(inputs);
@@ -102,6 +113,25 @@ fn every_kind_of_bootstrap_gives_its_message_back() {
         assert_eq!(artifact.inputs[0].ciphertexts[0].level, params.bootstrap().unwrap().input);
         assert_eq!(artifact.outputs[0].ciphertexts[0].level, output);
     }
+}
+
+#[test]
+fn the_promise_holds_for_other_keys_and_messages() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let full = params.slots().trailing_zeros();
+    let source = program(&params, 1, |_, x| vec![x[0].bootstrap(BootstrapKind::Complex, 1.0)]);
+    let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default()).unwrap();
+    let ratios: Vec<f64> = (0..8)
+        .map(|_| {
+            let input = message(&params, full, false, &mut rng);
+            let (error, promise) = check_compiled(&artifact, &source, &params, &[input])[0];
+            error / promise
+        })
+        .collect();
+    let largest = ratios.iter().copied().fold(0.0, f64::max);
+    println!("largest error: {largest:.2} of the promise");
+    assert!(largest > 0.05, "a promise of {:.0} times the error says little", 1.0 / largest);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use cerium_artifact::{KeyPlan, Port, Stage, StageId};
 use cerium_ckks::evaluation_key::KeyKind;
+use cerium_compiler::ciphertext::noise;
 use cerium_runtime::null::{Measurement, measure};
 use cerium_runtime::{KernelClass, Usage};
 use serde_json::{Value, json};
@@ -92,7 +93,17 @@ impl Report {
             params.log_pq(),
             params.program_level().0
         );
-        let mut rows = vec![row(["port", "tensor", "shape", "ciphertexts", "level", "bytes", "error"])];
+        let mut rows = vec![row([
+            "port",
+            "tensor",
+            "shape",
+            "ciphertexts",
+            "level",
+            "bytes",
+            "error",
+            "bits",
+            "promised",
+        ])];
         for (kind, ports) in [("input", &artifact.inputs), ("output", &artifact.outputs)] {
             rows.extend(ports.iter().map(|port| self.port_row(kind, port)));
         }
@@ -134,8 +145,11 @@ impl Report {
         text +=
             "  Predicted from the speed of single kernels, measured now on one thread of this machine.\n\n";
 
+        let failure =
+            self.program.log_failure().map_or("-".into(), |log| format!("below 2^{:.0}", log.ceil()));
         text += &figures::table(&[
             row(["bootstraps", &self.program.show_bootstraps()]),
+            row(["  one fails with probability", &failure]),
             row(["rotations", &self.operations("rotate").to_string()]),
             row([
                 "evaluation keys",
@@ -194,6 +208,8 @@ impl Report {
             &level,
             &figures::bytes(self.port_bytes(port)),
             &small(error),
+            &show_bits(error),
+            &show_bits(noise::PROMISE * error),
         ])
     }
 
@@ -212,6 +228,8 @@ impl Report {
                     "level": packed.level.0,
                     "log_scale": packed.scale.log2(),
                     "error": packed.error,
+                    "expected_bits": bits(packed.error),
+                    "promised_bits": bits(noise::PROMISE * packed.error),
                 })).collect::<Vec<_>>(),
                 "bytes": self.port_bytes(port),
             })
@@ -247,6 +265,7 @@ impl Report {
             "stages": stages.collect::<Vec<_>>(),
             "kernels": kernels,
             "bootstraps": self.program.bootstraps(),
+            "log2_failure_probability": self.program.log_failure(),
             "rotations": self.operations("rotate"),
             "keys": artifact.keys.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "rotation_keys": self.rotation_keys(),
@@ -275,6 +294,15 @@ impl Report {
             "predicted_seconds_one_thread": self.total_time().as_secs_f64(),
         })
     }
+}
+
+/// Bits of an absolute error; `None` for values without one.
+fn bits(error: f64) -> Option<f64> {
+    (error > 0.0).then(|| -error.log2())
+}
+
+fn show_bits(error: f64) -> String {
+    bits(error).map_or("-".into(), |bits| format!("{bits:.1}"))
 }
 
 fn usage_json(usage: &Usage) -> Value {

@@ -26,6 +26,13 @@ pub struct BootstrapConfig {
     pub eval_mod: EvalMod,
 }
 
+/// Base-2 logarithm of a bound on the probability that a bootstrap under these parameters fails because an integer is out of
+/// the range of [`eval_mod`](super::eval_mod): the result is then useless. Every other error is within the promise of the
+/// noise estimate.
+pub fn log_failure(params: &Params) -> f64 {
+    super::eval_mod::log_failure(RANGE, params.n())
+}
+
 impl BootstrapConfig {
     /// The choice for a parameter set and `2^log_slots` slots; `None` if the set has no levels for bootstrapping.
     ///

@@ -57,18 +57,7 @@ impl EvalMod {
     /// Each is the nearest integer to a sum of `weight + 1` numbers uniform in [-1/2, 1/2]; the bound is Chernoff's,
     /// `P(sum >= s) <= exp(-theta s) E[exp(theta u)]^(weight + 1)`, for the best theta.
     pub fn log_failure(&self, n: usize) -> f64 {
-        let (terms, edge) = ((SPARSE_WEIGHT + 1) as f64, f64::from(self.range) + 0.5);
-        if edge >= terms / 2.0 {
-            return f64::NEG_INFINITY;
-        }
-        let exponent = |theta: f64| {
-            let half = theta / 2.0;
-            // ln(sinh(h) / h) without overflow.
-            let log_mgf = half + (-(-2.0 * half).exp()).ln_1p() - (2.0 * half).ln();
-            terms * log_mgf - theta * edge
-        };
-        let best = (1..2000).map(|i| exponent(f64::from(i) * 0.05)).fold(0.0, f64::min);
-        best / std::f64::consts::LN_2 + 1.0 + (n as f64).log2()
+        log_failure(self.range, n)
     }
 
     /// Largest error of a message in [-1, 1] from the polynomial and from the sine together, for messages of at most
@@ -85,6 +74,22 @@ impl EvalMod {
         let y = row.iter().zip(&self.coefficients).map(|(t, c)| t * c).sum();
         (0..self.doublings).fold(y, |y: f64, _| 2.0 * y * y - 1.0)
     }
+}
+
+/// Base-2 logarithm of a bound on the probability that one of `n` integers is larger than `range`.
+pub(super) fn log_failure(range: u32, n: usize) -> f64 {
+    let (terms, edge) = ((SPARSE_WEIGHT + 1) as f64, f64::from(range) + 0.5);
+    if edge >= terms / 2.0 {
+        return f64::NEG_INFINITY;
+    }
+    let exponent = |theta: f64| {
+        let half = theta / 2.0;
+        // ln(sinh(h) / h) without overflow.
+        let log_mgf = half + (-(-2.0 * half).exp()).ln_1p() - (2.0 * half).ln();
+        terms * log_mgf - theta * edge
+    };
+    let best = (1..2000).map(|i| exponent(f64::from(i) * 0.05)).fold(0.0, f64::min);
+    best / std::f64::consts::LN_2 + 1.0 + (n as f64).log2()
 }
 
 /// A point to fit: Chebyshev polynomials there, the value, and how much its error counts.

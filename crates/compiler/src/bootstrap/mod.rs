@@ -26,7 +26,7 @@ mod eval_mod;
 mod expand;
 mod library;
 
-pub use config::{BootstrapConfig, BootstrapPins};
+pub use config::{BootstrapConfig, BootstrapPins, log_failure};
 pub use eval_mod::EvalMod;
 pub(crate) use expand::is_free_bound;
 pub use expand::{ExpandError, expand_bootstrap};
