@@ -71,6 +71,7 @@ fn check(source: &SourceProgram, params: &Params, input: Slots, count: usize) {
     assert!(error <= promise, "an error of {error:.2e} exceeds the promised {promise:.2e}");
     assert!(promise < 1e-4, "a promise of {promise:.2e} says little");
     assert!(error > 0.0, "encryption adds noise");
+    assert!(encrypted.bootstraps > 0, "the program is deeper than the levels");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(crate) struct Encrypted {
     pub(crate) outputs: Vec<Slots>,
     /// What the compiler promises of every output: the largest error of a slot that holds an element.
     pub(crate) promises: Vec<f64>,
+    /// Bootstraps, those of two values once.
+    pub(crate) bootstraps: u64,
     /// Evaluation keys.
     pub(crate) keys: usize,
     /// Times of compilation, of making keys, of the server's preparation, and of its work.
@@ -111,7 +113,9 @@ pub(crate) fn run_encrypted(
     let outputs = answers.iter().map(|answer| decrypt(params, &encoder, &secret, answer));
     let ports =
         artifact.outputs.iter().flat_map(|port| port.ciphertexts.iter().map(|at| (at.error, at.factor)));
+    let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
     Ok(Encrypted {
+        bootstraps: operations.filter(|(name, _)| name == "bootstrap").map(|(_, count)| count).sum(),
         outputs: outputs.collect::<Result<_, _>>()?,
         // The artifact states errors of elements.
         promises: ports.map(|(error, factor)| noise::PROMISE * error / factor.abs()).collect(),
@@ -140,6 +144,7 @@ impl Encrypted {
             "key_generation_s": self.key_generation.as_secs_f64(),
             "preparation_s": self.preparation.as_secs_f64(),
             "run_s": self.work.as_secs_f64(),
+            "bootstraps": self.bootstraps,
             "keys": self.keys,
             "memory": self.memory,
         })
@@ -149,8 +154,9 @@ impl Encrypted {
     pub(crate) fn summary(&self) -> String {
         let gb = |bytes: u64| bytes as f64 / 1e9;
         format!(
-            "{:.1} s on {}, after {:.1} s of compilation, {:.1} s for {} keys and {:.1} s of preparation; memory: keys {:.2} GB, \
+            "{} bootstraps, {:.1} s on {}, after {:.1} s of compilation, {:.1} s for {} keys and {:.1} s of preparation; memory: keys {:.2} GB, \
              encoded weights {:.2} GB, working memory {:.2} GB",
+            self.bootstraps,
             self.work.as_secs_f64(),
             self.device,
             self.compilation.as_secs_f64(),
