@@ -294,6 +294,9 @@ fn a_bootstrap_is_measured_where_there_is_one() {
     let slots = [&bench[..], &["insecure-boot-40", "--slots", "300"]].concat();
     refused(&slots, &["power of two from 256 to 2048", "300"]);
 
+    let iterated = [&slots[..5], &["256", "--iterated", "10"]].concat();
+    refused(&iterated, &["--iterated is for one vector with all slots"]);
+
     let sparse = ["insecure-boot-40", "--slots", "256", "--runs", "1", "--kind", "real-pair"];
     let report = json(&[&bench[..], &sparse].concat());
     let number = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("no {field} in {report}"));
