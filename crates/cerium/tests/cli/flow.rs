@@ -306,6 +306,9 @@ fn a_bootstrap_is_measured_where_there_is_one() {
     let precision = ["mean_precision_bits", "min_precision_bits", "promised_precision_bits"].map(number);
     assert!(precision.is_sorted_by(|a, b| a > b) && precision[2] > 15.0, "{precision:?}");
     assert!(number("peak_rss_bytes") > number("key_bytes") && number("key_bytes") > 1e6, "{report}");
+    let budget = number("key_bytes") * 0.85;
+    let frugal = json(&[&bench[..], &sparse, &["--key-memory", &format!("{}kB", budget / 1e3)]].concat());
+    assert!(frugal["key_bytes"].as_f64().unwrap() <= budget, "{frugal}");
 }
 
 #[test]

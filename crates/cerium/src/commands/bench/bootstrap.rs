@@ -32,6 +32,9 @@ pub(super) struct Bootstrap {
     /// (Meta-BTS). With all slots only.
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(1..=30))]
     iterated: Option<u32>,
+    /// Most memory for evaluation keys, in decimal units (`4GB`): fewer keys for more time.
+    #[arg(long, value_name = "BYTES")]
+    key_memory: Option<String>,
     /// Threads of the bootstrap; 0 stands for one on each core. Keys are made on all.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -109,7 +112,8 @@ struct Report {
 impl Bootstrap {
     pub(super) fn run(self) -> Result<()> {
         check_runs(self.runs)?;
-        let setup = Setup::new(&self.params, self.threads)?;
+        let mut setup = Setup::new(&self.params, self.threads)?;
+        setup.key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         if setup.params.bootstrap().is_none() {
             bail!("{} has no levels for bootstrapping; boot-40 and its like do", setup.params.name());
         }

@@ -26,6 +26,8 @@ pub(super) struct Setup {
     secret: SecretKey,
     encoder: Encoder,
     threads: usize,
+    /// As in [`CompileOptions`].
+    pub(super) key_memory: Option<u64>,
 }
 
 /// A program that is ready to run.
@@ -44,13 +46,13 @@ impl Setup {
         let params = Params::named_insecure(params)?;
         let secret = SecretKey::generate_insecure(&params)?;
         let encoder = Encoder::new(&params);
-        Ok(Setup { params, progress: Progress::new(), secret, encoder, threads })
+        Ok(Setup { params, progress: Progress::new(), secret, encoder, threads, key_memory: None })
     }
 
     /// Compiles a program, makes its keys (on all cores) and a session. `samples` are as in [`CompileOptions`].
     pub(super) fn prepare(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Prepared<'_>> {
         let start = Instant::now();
-        let options = CompileOptions { samples, ..CompileOptions::default() };
+        let options = CompileOptions { samples, key_memory: self.key_memory, ..CompileOptions::default() };
         let program = Program::new(compile(source, &options, &mut Trace::default())?)?;
         let compilation = start.elapsed();
         let start = Instant::now();
