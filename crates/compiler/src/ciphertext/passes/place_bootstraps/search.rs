@@ -531,6 +531,10 @@ impl Run<'_, '_> {
                 state.cost + (open + share) * prices.pair(0)
             };
             states.sort_by(|a, b| ahead(a).total_cmp(&ahead(b)));
+            // The state that asks for least stays, whatever it costs: from it the search can always go on.
+            let highest = |state: &State| state.slots.iter().map(|slot| slot.direct).max();
+            let least = (0..states.len()).min_by_key(|&i| highest(&states[i])).unwrap_or(0);
+            states.swap(least, least.min(BEAM - 1));
             states.truncate(BEAM);
             self.exact = false;
         }
