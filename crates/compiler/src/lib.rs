@@ -24,7 +24,8 @@ use num_complex::Complex64;
 
 use bootstrap::{BootstrapPins, ExpandError, expand_bootstrap};
 use ciphertext::passes::{
-    FitError, PlaceError, expand_linear_transform, expand_poly_eval, fit_keys, place_bootstraps, place_levels,
+    FitError, PlaceError, expand_linear_transform, expand_poly_eval, fit_keys, merge_rotations,
+    place_bootstraps, place_levels,
 };
 use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
@@ -112,6 +113,7 @@ pub fn compile(
         trace.pass("expand_linear_transform", &mut ct, expand_linear_transform)?;
         trace.pass("expand_poly_eval", &mut ct, expand_poly_eval)?;
         trace.pass("share", &mut ct, sharing)?;
+        trace.pass("merge_rotations", &mut ct, merge_rotations)?;
         trace.pass("place_levels", &mut ct, place_levels)?;
     }
     trace.pass("share", &mut ct, sharing)?;

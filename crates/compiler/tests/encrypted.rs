@@ -176,3 +176,27 @@ fn keys_fit_a_budget() {
     let error = compile(&source, &options, &mut Trace::default()).unwrap_err();
     assert!(error.to_string().contains("evaluation keys take at least"), "{error}");
 }
+
+/// Giant steps of transforms of several ciphertexts are rotated together.
+#[test]
+fn sums_of_transforms_share_giant_steps() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 3, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let rotations = |artifact: &Artifact| -> u64 {
+        let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
+        operations.filter(|(name, _)| name == "rotate").map(|(_, count)| count).sum()
+    };
+    let mut compiled = |inputs: usize| {
+        let p = Program::new("transforms", &params);
+        let input = |i: usize| p.input(&format!("x{i}"), Packing::dense(params.slots()));
+        let inputs: Vec<_> = (0..inputs).map(input).collect();
+        let tensor = p.tensor("w", (0..16).map(|_| rng.random_range(-0.1..0.1)).collect());
+        let weight = p.weight(tensor, &(0..16).collect::<Vec<u32>>(), 1.0);
+        let diagonals: Vec<_> = (0..16).map(|i| (i, weight.clone())).collect();
+        let sum = inputs.iter().map(|x| x.linear_transform(&diagonals)).reduce(|sum, y| sum - y).unwrap();
+        p.output("y", Packing::dense(params.slots()), &sum);
+        check_within(&p.finish(), &params, None, &mut rng).1
+    };
+    let (one, three) = (rotations(&compiled(1)), rotations(&compiled(3)));
+    assert!(one < three && three < 3 * one, "{one} rotations for one transform, {three} for three");
+}

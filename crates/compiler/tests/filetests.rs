@@ -136,6 +136,9 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("expand_linear_transform", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_linear_transform(m);
         }),
+        ("merge_rotations", _) => pass(read_ct().map_err(fail)?, |m| {
+            let Ok(()) = passes::merge_rotations(m);
+        }),
         ("fit_keys", _) => {
             let mut module = read_ct().map_err(fail)?;
             match passes::fit_keys(&mut module, test.key_memory.unwrap_or(u64::MAX)) {

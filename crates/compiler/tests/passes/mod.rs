@@ -12,6 +12,7 @@ pub(crate) fn polynomial(source: &SourceProgram) -> polynomial::Module {
     let Ok(()) = passes::expand_linear_transform(&mut ct);
     let Ok(()) = passes::expand_poly_eval(&mut ct);
     share(&mut ct);
+    let Ok(()) = passes::merge_rotations(&mut ct);
     passes::place_levels(&mut ct).unwrap();
     share(&mut ct);
     let mut poly = ciphertext::lower_to_polynomial(&ct);

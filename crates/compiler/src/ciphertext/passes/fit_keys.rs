@@ -20,7 +20,7 @@ use cerium_ckks::params::Params;
 
 use super::super::{Function, Module, Op, Steps};
 use super::expand_linear_transform::{Shape, chain_stride};
-use super::{PlaceError, expand_linear_transform, expand_poly_eval, place_levels};
+use super::{PlaceError, expand_linear_transform, expand_poly_eval, merge_rotations, place_levels};
 use crate::ir::simplify::share;
 
 /// Why keys cannot be made to fit.
@@ -101,6 +101,7 @@ impl Keys {
         let Ok(()) = expand_linear_transform(&mut placed);
         let Ok(()) = expand_poly_eval(&mut placed);
         share(&mut placed);
+        let Ok(()) = merge_rotations(&mut placed);
         place_levels(&mut placed)?;
         share(&mut placed);
         let mut keys = Keys { levels: BTreeMap::new(), switches: 0 };
