@@ -167,7 +167,7 @@ impl Program {
         Program { scope, name: name.into(), inputs: RefCell::default(), outputs: RefCell::default() }
     }
 
-    /// Declares an encrypted input.
+    /// Declares an encrypted input: a tensor, whose slots are real. (The placement of bootstraps relies on that.)
     ///
     /// # Panics
     /// If an operation was added before, or the packing's period is not a power of two within the slots.

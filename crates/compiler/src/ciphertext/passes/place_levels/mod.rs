@@ -41,7 +41,8 @@ pub enum PlaceError {
     /// The program is deeper than the parameter set.
     #[error(
         "the program needs more than the {available} levels of parameter set {params} (it runs out of levels in stage \
-         `{stage}`); choose a set with more levels (`cerium params` lists them), or lower the degree of the activations"
+         `{stage}`); choose a set with bootstrapping or with more levels (`cerium params` lists them), or lower the \
+         degree of the activations"
     )]
     TooDeep {
         /// Name of the parameter set.
