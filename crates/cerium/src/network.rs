@@ -64,7 +64,7 @@ impl Network {
 /// Which parameter set a program gets.
 #[derive(Clone, Debug)]
 pub(crate) enum Choice {
-    /// The smallest secure one that fits.
+    /// The smallest secure one that fits, one with bootstrapping where none is deep enough.
     Auto,
     /// This one.
     Named(Params),
@@ -88,6 +88,7 @@ impl Choice {
         let mut names: Vec<&str> =
             Params::names().into_iter().filter(|name| name.starts_with("leveled")).collect();
         names.sort_unstable();
+        names.push("boot-40"); // any depth
         names.into_iter().map(|name| Ok(Params::named(name)?)).collect()
     }
 }
