@@ -23,7 +23,7 @@ pub struct Bootstrap {
 type Contestant = (&'static str, f64, fn(threads: usize, runs: usize) -> Result<Command>);
 
 const CONTESTANTS: [Contestant; 4] = [
-    ("cerium", 12.0, cerium),
+    ("cerium", 7.0, cerium),
     ("poulpy-ckks 0.10, fast preset", 21.5, |threads, runs| {
         poulpy("n16_d35_k685_p19_s2c_ffr_ci", threads, runs)
     }),
