@@ -50,40 +50,69 @@ pub fn fit_keys(module: &mut Module, budget: u64) -> Result<Option<KeyPlan>, Fit
     if before.bytes(&params) <= budget {
         return Ok(None);
     }
-    let mut plan = KeyPlan {
+    let mut chained: Vec<Chained> = Vec::new();
+    let mut least = before.bytes(&params);
+    while least > budget {
+        let Some(at) = best_chain(module, &before) else {
+            return Err(FitError::TooSmall { budget, least });
+        };
+        chained.push(Chained::make(module, at));
+        least = least.min(Keys::of(module)?.bytes(&params));
+    }
+    // Transforms share keys, so that the last chains may have made earlier ones needless.
+    let mut chains = Vec::new();
+    for chain in chained {
+        chain.set(module, Steps::Auto);
+        if Keys::of(module)?.bytes(&params) > budget {
+            chain.set(module, Steps::Chain(chain.figures.stride));
+            chains.push(chain.figures);
+        }
+    }
+    let after = Keys::of(module)?;
+    Ok(Some(KeyPlan {
         budget,
         keys_before: before.levels.len() as u32,
         bytes_before: before.bytes(&params),
-        keys: 0,
-        bytes: 0,
+        keys: after.levels.len() as u32,
+        bytes: after.bytes(&params),
         switches_before: before.switches,
-        switches: 0,
-        chains: Vec::new(),
-    };
-    let mut keys = before;
-    while keys.bytes(&params) > budget {
-        let Some((function, node)) = best_chain(module, &keys) else {
-            return Err(FitError::TooSmall { budget, least: keys.bytes(&params) });
-        };
-        let stage = module.functions[function].nodes[node].stage;
-        let Op::LinearTransform { offsets, steps, .. } = &mut module.functions[function].nodes[node].op
-        else {
+        switches: after.switches,
+        chains,
+    }))
+}
+
+/// A transform that became a chain: its function and its node.
+struct Chained {
+    at: (usize, usize),
+    figures: ChainedTransform,
+}
+
+impl Chained {
+    fn make(module: &mut Module, at: (usize, usize)) -> Chained {
+        let params = &module.context.params;
+        let node = &module.functions[at.0].nodes[at.1];
+        let Op::LinearTransform { offsets, steps, .. } = &node.op else {
             unreachable!("a transform was chosen")
         };
         let stride = chain_stride(offsets, params.slots() as i64);
-        let shape = |steps| Shape::new(&params, offsets, steps);
-        plan.chains.push(ChainedTransform {
-            stage,
+        let shape = |steps| Shape::new(params, offsets, steps);
+        let figures = ChainedTransform {
+            stage: node.stage,
             diagonals: offsets.len() as u32,
             stride,
             switches_before: shape(*steps).switches,
             switches: shape(Steps::Chain(stride)).switches,
-        });
-        *steps = Steps::Chain(stride);
-        keys = Keys::of(module)?;
+        };
+        let chained = Chained { at, figures };
+        chained.set(module, Steps::Chain(stride));
+        chained
     }
-    (plan.keys, plan.bytes, plan.switches) = (keys.levels.len() as u32, keys.bytes(&params), keys.switches);
-    Ok(Some(plan))
+
+    fn set(&self, module: &mut Module, to: Steps) {
+        if let Op::LinearTransform { steps, .. } = &mut module.functions[self.at.0].nodes[self.at.1].op {
+            *steps = to;
+        }
+    }
 }
 
 /// The keys of a program.
@@ -158,7 +187,7 @@ fn rotation(params: &Params, by: i64) -> KeyKind {
     KeyKind::Rotation(galois_element(params.log_n(), by.rem_euclid(params.slots() as i64)))
 }
 
-/// The transform whose chain saves most: its function and its node.
+/// The transform whose chain saves most, shares in keys that others use too included: its function and its node.
 fn best_chain(module: &Module, keys: &Keys) -> Option<(usize, usize)> {
     let params = &module.context.params;
     let slots = params.slots() as i64;
@@ -189,15 +218,14 @@ fn best_chain(module: &Module, keys: &Keys) -> Option<(usize, usize)> {
         }
     }
     let level = |kind: &KeyKind| keys.levels.get(kind).copied();
-    let saved = |(_, now, chain): &((usize, usize), BTreeSet<KeyKind>, BTreeSet<KeyKind>)| -> i64 {
+    let saved = |(_, now, chain): &((usize, usize), BTreeSet<KeyKind>, BTreeSet<KeyKind>)| -> f64 {
         let top = now.iter().filter_map(level).max().unwrap_or(Level(0));
-        let size = |kind: KeyKind, level: Level| bytes(params, kind, level) as i64;
-        let freed = now.iter().filter(|kind| users[kind] == 1 && !chain.contains(kind));
-        let freed: i64 = freed.filter_map(|&kind| Some(size(kind, level(&kind)?))).sum();
-        let added: i64 =
-            chain.iter().filter(|kind| !users.contains_key(kind)).map(|&kind| size(kind, top)).sum();
-        freed - added
+        let size = |kind: KeyKind, level: Level| bytes(params, kind, level) as f64;
+        let freed = now.iter().filter(|kind| !chain.contains(kind));
+        let freed = freed.filter_map(|kind| Some(size(*kind, level(kind)?) / f64::from(users[kind])));
+        let added = chain.iter().filter(|kind| !users.contains_key(kind)).map(|&kind| size(kind, top));
+        freed.sum::<f64>() - added.sum::<f64>()
     };
-    let best = candidates.iter().map(|candidate| (saved(candidate), candidate.0)).max();
-    best.filter(|(saved, _)| *saved > 0).map(|(_, at)| at)
+    let best = candidates.iter().max_by(|a, b| saved(a).total_cmp(&saved(b)));
+    best.map(|candidate| candidate.0)
 }
