@@ -215,3 +215,51 @@ fn a_second_bootstrap_takes_the_error_of_the_first_off() {
     assert!(gain > 2.0, "the error is {gain:.1} times smaller");
     assert!(results[1].1 < results[0].1 / 4.0, "and so is the promise");
 }
+
+/// A random program deeper than the levels of its set, on three inputs with slots in [-1, 1]; every value stays there by
+/// construction.
+fn deep_program(params: &Params, rng: &mut StdRng) -> SourceProgram {
+    program(params, 3, |p, x| {
+        let values: Vec<f32> = (0..16).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let tensor = p.tensor("w", values);
+        let w = p.weight(tensor, &(0..16).collect::<Vec<u32>>(), 1.0);
+        let blend = p.function("blend", 2, &[], |_, x, _| vec![(&x[0] * &x[1] + x[0].rotate(1)) * 0.5]);
+        let mut values = x;
+        for _ in 0..36 {
+            let recent = |rng: &mut StdRng| {
+                let reach = if rng.random_range(0..6) == 0 { 12 } else { 2 };
+                values[values.len() - 1 - rng.random_range(0..values.len().min(reach))].clone()
+            };
+            let (a, b) = (recent(rng), recent(rng));
+            values.push(match rng.random_range(0..6) {
+                0 => (&a * &b + &a) * 0.5,
+                1 => (a * &w + b) * 0.5,
+                2 => p.call(&blend, &[&a, &b], &[]).remove(0),
+                3 => a.poly_eval(&[0.1, 0.5, 0.1, -0.2, 0.1]),
+                4 => (a.rotate(rng.random_range(1..9)) - b) * 0.5,
+                _ => &a * &b * 0.75 + 0.25,
+            });
+        }
+        values.split_off(values.len() - 2)
+    })
+}
+
+#[test]
+fn random_deep_programs_decrypt_to_the_clear_result() {
+    let params = Params::new(ParamsSpec::insecure_boot(9, 40).unwrap()).unwrap();
+    let mut rng = fresh_rng();
+    let mut bootstraps = 0;
+    for _ in 0..4 {
+        let source = deep_program(&params, &mut rng);
+        let inputs: Vec<Slots> = (0..3).map(|_| message(&params, 8, true, &mut rng)).collect();
+        for (_, promise) in check(&source, &params, &inputs) {
+            assert!(promise < 0.01, "a promise of {promise:.1e} says nothing");
+        }
+        let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default()).unwrap();
+        let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
+        let placed: u64 = operations.filter(|(name, _)| name == "bootstrap").map(|(_, count)| count).sum();
+        println!("{placed} bootstraps");
+        bootstraps += placed;
+    }
+    assert!(bootstraps > 0, "programs this deep need bootstraps");
+}
