@@ -3,8 +3,8 @@
 //! ```text
 //! %y = bootstrap(%x) {kind=real, log_slots=15, bound=4.0}
 //! ->
-//! %a = reinterpret(%x) {factor=0.25}       # not for a bound of 1; for one that is no power of two, a product
-//! %b = lower(%a) {to=L3}
+//! %a = lower(%x) {to=L3}
+//! %b = reinterpret(%a) {factor=0.25}       # not for a bound of 1; for one that is no power of two, a product before
 //! %c = call(%b) {function=@bootstrap.real}
 //! %y = mul_const(%c) {value=4.0}
 //! ```
@@ -42,7 +42,7 @@ const STEP: f64 = 1024.0;
 /// Whether values within `[-bound, bound]` are brought to [-1, 1] and back without taking a level: powers of two that a scale
 /// has room for.
 pub(crate) fn is_free_bound(bound: f64) -> bool {
-    (1.0..=1_048_576.0).contains(&bound) && bound.log2().fract() == 0.0
+    (1.0..=STEP).contains(&bound) && bound.log2().fract() == 0.0
 }
 
 /// Runs the pass.
@@ -76,15 +76,15 @@ pub fn expand_bootstrap(module: &mut Module, pins: &BootstrapPins) -> Result<(),
         let Op::Bootstrap { xs, kind, log_slots, bound } = op else { return None };
         let library = &libraries[log_slots];
         let lower = |builder: &mut crate::ciphertext::Builder, &x: &ValueId| {
-            let scaled = match bound.0 {
-                1.0 => x,
-                // A scale that is so many times larger takes no level.
-                bound if is_free_bound(bound) => {
-                    builder.push(module, Op::Reinterpret { a: x, factor: Number(1.0 / bound) })
-                }
-                bound => builder.push(module, Op::MulConst { a: x, value: Number(1.0 / bound), scale: None }),
-            };
-            builder.push(module, Op::Lower { a: scaled, to: levels.input })
+            let (a, factor) = (x, Number(1.0 / bound.0));
+            // A scale that is so many times larger takes no level. It is read so at the level of the bootstrap, so that two
+            // values that share one agree.
+            if is_free_bound(bound.0) {
+                let a = builder.push(module, Op::Lower { a, to: levels.input });
+                return if factor.0 == 1.0 { a } else { builder.push(module, Op::Reinterpret { a, factor }) };
+            }
+            let a = builder.push(module, Op::MulConst { a, value: factor, scale: None });
+            builder.push(module, Op::Lower { a, to: levels.input })
         };
         let args: Vec<ValueId> = xs.iter().map(|x| lower(builder, x)).collect();
         let function = match (kind, args.len()) {
