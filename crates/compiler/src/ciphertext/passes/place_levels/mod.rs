@@ -427,7 +427,10 @@ impl Body<'_, '_> {
             });
         }
         let value = self.ready(v)?;
-        self.values[v.index()] = Placed::Value(value);
+        // A constant that other uses fold into theirs stays unmultiplied for them: their levels are counted so.
+        if !self.shape.lazy[v.index()] {
+            self.values[v.index()] = Placed::Value(value);
+        }
         Ok(self.lower(value, self.level(value).min(need.settled())))
     }
 
