@@ -22,6 +22,8 @@ pub struct BootstrapConfig {
     pub slots_to_coeffs: Vec<u8>,
     /// The same for coefficients-to-slots.
     pub coeffs_to_slots: Vec<u8>,
+    /// Baby steps of each factor; `None` leaves the split to the cost of each transform.
+    pub baby_steps: Option<u32>,
     /// The sine.
     pub eval_mod: EvalMod,
 }
@@ -68,6 +70,7 @@ impl BootstrapConfig {
                 params.bootstrap()?.input,
             ),
             coeffs_to_slots: split(Direction::CoeffsToSlots, levels.coeffs_to_slots, params.max_level()),
+            baby_steps: None,
             eval_mod: eval_mod?,
         })
     }
@@ -95,6 +98,10 @@ impl BootstrapConfig {
         if let Some(stages) = &pins.coeffs_to_slots {
             self.coeffs_to_slots = check("coeffs_to_slots", stages, levels.coeffs_to_slots)?;
         }
+        if pins.baby_steps == Some(0) {
+            return Err("a transform has at least one baby step".into());
+        }
+        self.baby_steps = pins.baby_steps;
         if let Some(degree) = pins.degree {
             let most = (1 << levels.eval_mod.saturating_sub(1 + DOUBLINGS as u8)) - 1;
             if !(1..=most).contains(&degree) {
@@ -116,6 +123,8 @@ pub struct BootstrapPins {
     pub slots_to_coeffs: Option<Vec<u8>>,
     /// Butterfly stages in each factor of coefficients-to-slots.
     pub coeffs_to_slots: Option<Vec<u8>>,
+    /// Baby steps of each factor.
+    pub baby_steps: Option<u32>,
     /// Degree of the polynomial of eval_mod.
     pub degree: Option<usize>,
 }
@@ -171,6 +180,10 @@ mod tests {
             let pins = BootstrapPins { coeffs_to_slots: Some(stages), ..BootstrapPins::default() };
             config.clone().pin(&params, &pins).unwrap_err();
         }
+        let pins = BootstrapPins { baby_steps: Some(4), ..BootstrapPins::default() };
+        assert_eq!(config.clone().pin(&params, &pins).unwrap().baby_steps, Some(4));
+        let pins = BootstrapPins { baby_steps: Some(0), ..BootstrapPins::default() };
+        config.clone().pin(&params, &pins).unwrap_err();
         let pins = BootstrapPins { degree: Some(16), ..BootstrapPins::default() };
         config.pin(&params, &pins).unwrap_err();
     }

@@ -5,26 +5,38 @@ use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::params::{Bootstrap, Params};
 
 use super::BootstrapConfig;
+use crate::ciphertext::Steps;
 use crate::dsl::{Ct, Func, Program, Scope};
 use crate::ir::Symbol;
 
 /// The slots of x as coefficients: the polynomial whose paired coefficients `c_j + i c_(j+n)` are the slots, times `factor`,
 /// in bit-reversed order.
 pub fn slots_to_coeffs(scope: &Scope, x: &Ct, config: &BootstrapConfig, factor: f64) -> Ct {
-    transform(scope, x, Direction::SlotsToCoeffs, config.log_slots, &config.slots_to_coeffs, factor)
+    transform(scope, x, Direction::SlotsToCoeffs, config, &config.slots_to_coeffs, factor)
 }
 
 /// The inverse of [`slots_to_coeffs`].
 pub fn coeffs_to_slots(scope: &Scope, x: &Ct, config: &BootstrapConfig, factor: f64) -> Ct {
-    transform(scope, x, Direction::CoeffsToSlots, config.log_slots, &config.coeffs_to_slots, factor)
+    transform(scope, x, Direction::CoeffsToSlots, config, &config.coeffs_to_slots, factor)
 }
 
 /// The whole transform, one linear transform for each factor, times a real number shared among them.
-fn transform(scope: &Scope, x: &Ct, direction: Direction, log_slots: u8, stages: &[u8], times: f64) -> Ct {
+fn transform(
+    scope: &Scope,
+    x: &Ct,
+    direction: Direction,
+    config: &BootstrapConfig,
+    stages: &[u8],
+    times: f64,
+) -> Ct {
     let share = times.powf(1.0 / stages.len() as f64);
-    DftFactor::split(direction, log_slots, stages).into_iter().fold(x.clone(), |x, factor| {
+    DftFactor::split(direction, config.log_slots, stages).into_iter().fold(x.clone(), |x, factor| {
         let diagonal = |offset| (offset, scope.dft_diagonal(factor, offset, share));
-        x.linear_transform(&factor.offsets().into_iter().map(diagonal).collect::<Vec<_>>())
+        let steps = match config.baby_steps {
+            Some(steps) => Steps::Stride(i64::from(steps) << factor.first),
+            None => Steps::Auto,
+        };
+        x.linear_transform_in(steps, &factor.offsets().into_iter().map(diagonal).collect::<Vec<_>>())
     })
 }
 
