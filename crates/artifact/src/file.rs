@@ -31,7 +31,7 @@ use crate::{Artifact, ArtifactError, Function, KeyPlan, Port, Recipe, Stage, Ten
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;

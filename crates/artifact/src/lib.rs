@@ -5,6 +5,7 @@
 //! 32 bits). A function is a fixed list of [`Step`]s: kernel launches and calls. Memory is planned: every limb
 //! has a slot in its function's frame, and a call places the callee's frame behind the caller's.
 
+pub mod cost;
 mod error;
 mod file;
 pub mod kernel;

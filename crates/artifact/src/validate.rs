@@ -13,11 +13,12 @@
 //! sensible.
 
 mod function;
+mod kernel;
 mod port;
 
 use std::collections::HashSet;
 
-pub use function::MAX_CONVERT_SOURCES;
+pub use kernel::MAX_CONVERT_SOURCES;
 
 use cerium_ckks::basis::{Basis, Level};
 use cerium_ckks::params::Params;

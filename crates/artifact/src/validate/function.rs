@@ -1,17 +1,14 @@
-//! Functions: operands, registers, and an abstract run that follows which prime every limb belongs to.
+//! Functions: operands, and an abstract run that follows which prime every limb belongs to.
 
 use std::fmt;
 
-use cerium_ckks::basis::{Basis, PrimeIndex};
+use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::params::Params;
 
 use super::KeyShape;
 use crate::error::{ensure, inconsistent};
-use crate::kernel::{Body, Instruction, Kernel, Operand, Register};
+use crate::kernel::Operand;
 use crate::{Artifact, ArtifactError, Function, Step};
-
-/// Most source primes of a base conversion: the bound under which its fixed-point quotient is exact.
-pub const MAX_CONVERT_SOURCES: usize = 16;
 
 /// What is known about a limb slot.
 #[derive(Clone, Copy, Default)]
@@ -25,19 +22,28 @@ struct Slot {
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Reader {
+pub(super) enum Reader {
     #[default]
     Nobody,
+    /// One block, which may store there.
     Block(usize),
+    /// Several blocks, or one at other positions than those where it stores.
     Several,
 }
 
 /// A place inside a function; a step counts from 0.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+pub(super) struct Place<'a> {
     function: &'a str,
     step: usize,
     block: Option<usize>,
+}
+
+impl Place<'_> {
+    /// A block of the step.
+    pub(super) fn block(self, block: usize) -> Self {
+        Place { block: Some(block), ..self }
+    }
 }
 
 impl fmt::Display for Place<'_> {
@@ -47,9 +53,9 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-struct Checker<'a> {
-    artifact: &'a Artifact,
-    params: &'a Params,
+pub(super) struct Checker<'a> {
+    pub(super) artifact: &'a Artifact,
+    pub(super) params: &'a Params,
     keys: &'a [KeyShape],
     function: &'a Function,
     locals: Vec<Slot>,
@@ -112,16 +118,7 @@ fn local_stores(step: &Step) -> usize {
     let local = |operand: &&Operand| matches!(operand, Operand::Local(_));
     match step {
         Step::Call { results, .. } => results.iter().filter(local).count(),
-        Step::Launch(kernel) => match &kernel.body {
-            Body::Elementwise { blocks, .. } => blocks.iter().flat_map(|b| &b.stores).filter(local).count(),
-            Body::Ntt { blocks } | Body::Intt { blocks } => {
-                blocks.iter().map(|b| &b.store).filter(local).count()
-            }
-            Body::BaseConvert { blocks } => {
-                blocks.iter().flat_map(|b| &b.targets).map(|(_, target)| target).filter(local).count()
-            }
-            Body::Permute { blocks } => blocks.iter().map(|b| &b.store).filter(local).count(),
-        },
+        Step::Launch(kernel) => kernel.body.blocks().flat_map(|block| &block.stores).filter(local).count(),
     }
 }
 
@@ -143,136 +140,32 @@ impl Checker<'_> {
             )?;
         }
         for (&operand, &prime) in args.iter().zip(&callee.args) {
-            self.read_limb(operand, prime, 0, place)?;
+            self.read_limb(operand, prime, Reader::Several, place)?;
         }
-        // All operands are in one block, which may not write what it reads.
         for (&operand, &prime) in results.iter().zip(&callee.results) {
-            self.write(operand, prime, 0, false, place)?;
+            self.write(operand, prime, 0, place)?;
         }
         Ok(())
     }
 
-    fn kernel(&mut self, kernel: &Kernel, place: Place) -> Result<(), ArtifactError> {
-        let stages = self.artifact.stages.len();
-        ensure(
-            usize::from(kernel.stage.0) < stages,
-            || place,
-            || format!("its stage is not one of {stages}"),
-        )?;
-        let at = |block| Place { block: Some(block), ..place };
-        let count = match &kernel.body {
-            Body::Elementwise { program, results, blocks } => {
-                let needs = check_program(program, results, place)?;
-                for (i, block) in blocks.iter().enumerate() {
-                    let q = self.prime(block.prime, at(i))?;
-                    let (loads, scalars, stores) =
-                        (block.loads.len(), block.scalars.len(), block.stores.len());
-                    ensure(
-                        loads >= needs.loads,
-                        || at(i),
-                        || format!("{loads} loads, {} needed", needs.loads),
-                    )?;
-                    ensure(
-                        scalars >= needs.scalars,
-                        || at(i),
-                        || format!("{scalars} scalars, {} needed", needs.scalars),
-                    )?;
-                    ensure(
-                        stores == results.len(),
-                        || at(i),
-                        || format!("{stores} stores for {} results", results.len()),
-                    )?;
-                    ensure(
-                        block.scalars.iter().all(|&c| c < q),
-                        || at(i),
-                        || "a scalar is not below the prime",
-                    )?;
-                    for &operand in &block.loads {
-                        self.read(operand, block.prime, i, at(i))?;
-                    }
-                }
-                for (i, block) in blocks.iter().enumerate() {
-                    for &operand in &block.stores {
-                        self.write(operand, block.prime, i, true, at(i))?;
-                    }
-                }
-                blocks.len()
-            }
-            Body::Ntt { blocks } | Body::Intt { blocks } => {
-                let forward = matches!(kernel.body, Body::Ntt { .. });
-                for (i, block) in blocks.iter().enumerate() {
-                    let q = self.prime(block.prime, at(i))?;
-                    let factor = if forward { block.factor == 1 } else { (1..q).contains(&block.factor) };
-                    ensure(factor, || at(i), || format!("factor {} is not allowed", block.factor))?;
-                    self.read_limb(block.load, block.prime, i, at(i))?;
-                }
-                for (i, block) in blocks.iter().enumerate() {
-                    self.write(block.store, block.prime, i, true, at(i))?;
-                }
-                blocks.len()
-            }
-            Body::BaseConvert { blocks } => {
-                for (i, block) in blocks.iter().enumerate() {
-                    let sources = block.sources.len();
-                    ensure(
-                        (1..=MAX_CONVERT_SOURCES).contains(&sources),
-                        || at(i),
-                        || format!("{sources} sources, 1 to {MAX_CONVERT_SOURCES} are possible"),
-                    )?;
-                    ensure(!block.targets.is_empty(), || at(i), || "no targets")?;
-                    for limbs in [&block.sources, &block.targets] {
-                        for &(prime, _) in limbs {
-                            self.prime(prime, at(i))?;
-                        }
-                        let basis: Basis = limbs.iter().map(|&(prime, _)| prime).collect();
-                        ensure(basis.len() == limbs.len(), || at(i), || "a prime stands twice in a basis")?;
-                    }
-                    for &(prime, operand) in &block.sources {
-                        self.read_limb(operand, prime, i, at(i))?;
-                    }
-                }
-                for (i, block) in blocks.iter().enumerate() {
-                    for &(prime, operand) in &block.targets {
-                        self.write(operand, prime, i, false, at(i))?;
-                    }
-                }
-                blocks.len()
-            }
-            Body::Permute { blocks } => {
-                for (i, block) in blocks.iter().enumerate() {
-                    self.prime(block.prime, at(i))?;
-                    let galois = block.galois;
-                    let odd = galois % 2 == 1 && u64::from(galois) < 2 * self.params.n() as u64;
-                    ensure(odd, || at(i), || format!("{galois} is not an odd number below 2N"))?;
-                    self.read_limb(block.load, block.prime, i, at(i))?;
-                }
-                for (i, block) in blocks.iter().enumerate() {
-                    self.write(block.store, block.prime, i, false, at(i))?;
-                }
-                blocks.len()
-            }
-        };
-        ensure(count > 0, || place, || "a launch without blocks")
-    }
-
     /// The value of a prime of the pool.
-    fn prime(&self, prime: PrimeIndex, place: Place) -> Result<u32, ArtifactError> {
+    pub(super) fn prime(&self, prime: PrimeIndex, place: Place) -> Result<u32, ArtifactError> {
         let modulus = self.params.moduli().get(prime.index());
         let modulus = modulus.ok_or_else(|| inconsistent(place, format!("there is no prime {prime}")))?;
         Ok(modulus.value())
     }
 
     /// Reads any operand.
-    fn read(
+    pub(super) fn read(
         &mut self,
         operand: Operand,
         prime: PrimeIndex,
-        block: usize,
+        reader: Reader,
         place: Place,
     ) -> Result<(), ArtifactError> {
         let exists = match operand {
             Operand::Local(_) | Operand::Arg(_) | Operand::Result(_) => {
-                return self.read_limb(operand, prime, block, place);
+                return self.read_limb(operand, prime, reader, place);
             }
             Operand::Plain { plaintext, limb } => {
                 let plaintext = self.function.plaintexts.get(plaintext as usize);
@@ -287,11 +180,11 @@ impl Checker<'_> {
     }
 
     /// Reads a full limb of the pool.
-    fn read_limb(
+    pub(super) fn read_limb(
         &mut self,
         operand: Operand,
         prime: PrimeIndex,
-        block: usize,
+        reader: Reader,
         place: Place,
     ) -> Result<(), ArtifactError> {
         let slot = match operand {
@@ -314,19 +207,18 @@ impl Checker<'_> {
         )?;
         let step = place.step + 1;
         slot.read = match slot.read {
-            (last, reader) if last == step && reader != Reader::Block(block) => (step, Reader::Several),
-            _ => (step, Reader::Block(block)),
+            (last, before) if last == step && before != reader => (step, Reader::Several),
+            _ => (step, reader),
         };
         Ok(())
     }
 
     /// Writes a limb; all blocks of the step have read before.
-    fn write(
+    pub(super) fn write(
         &mut self,
         operand: Operand,
         prime: PrimeIndex,
         block: usize,
-        in_place: bool,
         place: Place,
     ) -> Result<(), ArtifactError> {
         let slot = match operand {
@@ -341,56 +233,10 @@ impl Checker<'_> {
         let slot = slot.ok_or_else(|| inconsistent(place, format!("{operand:?} cannot be written")))?;
         let step = place.step + 1;
         ensure(slot.written != step, || place, || format!("{operand:?} is written twice in one step"))?;
-        let unread = slot.read.0 != step || in_place && slot.read.1 == Reader::Block(block);
+        let unread = slot.read.0 != step || slot.read.1 == Reader::Block(block);
         ensure(unread, || place, || format!("{operand:?} is written while the same step reads it"))?;
         slot.written = step;
         slot.holds = Some(prime);
         Ok(())
     }
-}
-
-/// Sizes that a program expects of its blocks.
-struct Needs {
-    loads: usize,
-    scalars: usize,
-}
-
-fn check_program(
-    program: &[Instruction],
-    results: &[Register],
-    place: Place,
-) -> Result<Needs, ArtifactError> {
-    let mut needs = Needs { loads: 0, scalars: 0 };
-    ensure(program.len() <= 1 + usize::from(Register::MAX), || place, || "its program is too long")?;
-    ensure(!results.is_empty(), || place, || "its program has no results")?;
-    for (index, instruction) in program.iter().enumerate() {
-        let earlier = |register: &Register| usize::from(*register) < index;
-        let mut scalar = |scalar: u16| needs.scalars = needs.scalars.max(usize::from(scalar) + 1);
-        let ordered = match instruction {
-            Instruction::Load(load) => {
-                needs.loads = needs.loads.max(usize::from(*load) + 1);
-                true
-            }
-            Instruction::Add(a, b)
-            | Instruction::Sub(a, b)
-            | Instruction::Mul(a, b)
-            | Instruction::MontMul(a, b) => earlier(a) && earlier(b),
-            Instruction::Neg(a) => earlier(a),
-            Instruction::MulScalar(a, c) | Instruction::AddScalar(a, c) => {
-                scalar(*c);
-                earlier(a)
-            }
-            Instruction::Dot(pairs) => {
-                !pairs.is_empty() && pairs.iter().all(|(a, b)| earlier(a) && earlier(b))
-            }
-        };
-        ensure(
-            ordered,
-            || place,
-            || format!("instruction {index} reads a register that is not written yet"),
-        )?;
-    }
-    let written = results.iter().all(|&register| usize::from(register) < program.len());
-    ensure(written, || place, || "a result is not a register of the program")?;
-    Ok(needs)
 }

@@ -25,13 +25,27 @@ fn limbs(operand: impl Fn(u32) -> Operand, basis: Basis) -> Vec<(PrimeIndex, Ope
     basis.iter().enumerate().map(|(i, prime)| (prime, operand(i as u32))).collect()
 }
 
+fn block(prime: PrimeIndex, loads: Vec<Operand>, stores: Vec<Operand>) -> Block {
+    Block { prime, loads, stores, scalars: vec![], galois: vec![] }
+}
+
 fn transforms(
     load: impl Fn(u32) -> Operand,
     store: impl Fn(u32) -> Operand,
     basis: Basis,
-) -> Vec<TransformBlock> {
+    scalars: &[u32],
+) -> Transform {
     let pairs = limbs(load, basis).into_iter().zip(limbs(store, basis));
-    pairs.map(|((prime, load), (_, store))| TransformBlock { prime, load, store, factor: 1 }).collect()
+    let block = |((prime, load), (_, store))| Block {
+        scalars: scalars.to_vec(),
+        ..block(prime, vec![load], vec![store])
+    };
+    Transform {
+        prologue: Program::load(),
+        input: 0,
+        epilogue: Program::input(),
+        blocks: pairs.map(block).collect(),
+    }
 }
 
 /// A call of a function with a weight, a key product, a base conversion and an automorphism.
