@@ -105,7 +105,6 @@ impl Checker<'_> {
             || place,
             || format!("its stage is not one of {stages}"),
         )?;
-        ensure(kernel.body.blocks().next().is_some(), || place, || "a launch without blocks")?;
         match &kernel.body {
             Body::Elementwise { program, blocks } => {
                 ensure(!program.results.is_empty(), || place, || "its program has no results")?;
@@ -130,7 +129,8 @@ impl Checker<'_> {
                 }
                 self.blocks(blocks.iter().flat_map(|block| &block.targets), &shape, place)
             }
-        }
+        }?;
+        ensure(kernel.body.blocks().next().is_some(), || place, || "a launch without blocks")
     }
 
     /// The bases of a conversion, and the reading of its sources.

@@ -58,14 +58,16 @@ pub(crate) fn sample() -> Artifact {
     let pool = q.union(params.p_basis());
     let rotation = KeyRequest { kind: KeyKind::Rotation(galois_element(5, 1)), level };
 
-    let multiply = ElementwiseBlock { prime: PrimeIndex(0), loads: vec![], stores: vec![], scalars: vec![3] };
-    let multiply =
-        limbs(Operand::Arg, q).into_iter().enumerate().map(|(i, (prime, load))| ElementwiseBlock {
-            prime,
-            loads: vec![load, Operand::Plain { plaintext: 0, limb: i as u16 }],
-            stores: vec![Operand::Local(i as u32)],
-            ..multiply.clone()
-        });
+    let multiply = limbs(Operand::Arg, q).into_iter().enumerate().map(|(i, (prime, load))| {
+        let plain = Operand::Plain { plaintext: 0, limb: i as u16 };
+        Block { scalars: vec![3], ..block(prime, vec![load, plain], vec![Operand::Local(i as u32)]) }
+    });
+    // Adds what enters the last transform to what leaves it.
+    let mut finish = transforms(Operand::Local, Operand::Result, q, &[]);
+    finish.epilogue = Program {
+        instructions: vec![Instruction::Input, Instruction::Load(0), Instruction::Add(0, 1)],
+        results: vec![2],
+    };
     let weigh = Function {
         name: "weigh".into(),
         args: q.iter().collect(),
@@ -81,17 +83,19 @@ pub(crate) fn sample() -> Artifact {
         frame: count,
         steps: vec![
             launch(Body::Elementwise {
-                program: vec![
-                    Instruction::Load(0),
-                    Instruction::Load(1),
-                    Instruction::MontMul(0, 1),
-                    Instruction::AddScalar(2, 0),
-                ],
-                results: vec![3],
+                program: Program {
+                    instructions: vec![
+                        Instruction::Load(0),
+                        Instruction::Load(1),
+                        Instruction::MontMul(0, 1),
+                        Instruction::AddScalar(2, 0),
+                    ],
+                    results: vec![3],
+                },
                 blocks: multiply.collect(),
             }),
-            launch(Body::Intt { blocks: transforms(Operand::Local, Operand::Local, q) }),
-            launch(Body::Ntt { blocks: transforms(Operand::Local, Operand::Result, q) }),
+            launch(Body::Intt(transforms(Operand::Local, Operand::Local, q, &[1]))),
+            launch(Body::Ntt(finish)),
         ],
     };
 
@@ -105,19 +109,15 @@ pub(crate) fn sample() -> Artifact {
     let extended = |i: u32| Operand::Local(2 * count + i);
     let keyed = limbs(second, q).into_iter().enumerate().map(|(i, (prime, load))| {
         let key = |half| Operand::Key { key: 0, digit: 0, half, prime };
-        ElementwiseBlock {
-            prime,
-            loads: vec![load, key(Half::B), key(Half::A), Operand::Local(i as u32)],
-            stores: vec![Operand::Local(i as u32), load],
-            scalars: vec![],
-        }
+        let loads = vec![load, key(Half::B), key(Half::A), Operand::Local(i as u32)];
+        block(prime, loads, vec![Operand::Local(i as u32), load])
     });
-    let permuted = (0..2 * count).zip(q.iter().chain(q.iter())).map(|(i, prime)| PermuteBlock {
-        galois: 2 * 32 - 1,
-        prime,
-        load: Operand::Local(i),
-        store: Operand::Result(i),
+    let permuted = (0..2 * count).zip(q.iter().chain(q.iter())).map(|(i, prime)| Block {
+        galois: vec![2 * 32 - 1],
+        ..block(prime, vec![Operand::Local(i)], vec![Operand::Result(i)])
     });
+    let targets =
+        limbs(extended, pool).into_iter().map(|(prime, store)| block(prime, vec![], vec![store])).collect();
     let main = Function {
         name: "main".into(),
         args: q.iter().chain(q.iter()).collect(),
@@ -129,21 +129,30 @@ pub(crate) fn sample() -> Artifact {
             call(0, 0),
             call(1, 1),
             launch(Body::BaseConvert {
-                blocks: vec![BaseConvertBlock { sources: limbs(second, q), targets: limbs(extended, pool) }],
+                epilogue: Program::input(),
+                blocks: vec![BaseConvertBlock { sources: limbs(second, q), targets }],
             }),
             launch(Body::Elementwise {
-                program: vec![
-                    Instruction::Load(0),
-                    Instruction::Load(1),
-                    Instruction::Load(2),
-                    Instruction::Load(3),
-                    Instruction::Dot(vec![(0, 1), (0, 2)]),
-                    Instruction::Add(4, 3),
-                ],
-                results: vec![5, 4],
+                program: Program {
+                    instructions: vec![
+                        Instruction::Load(0),
+                        Instruction::Load(1),
+                        Instruction::Load(2),
+                        Instruction::Load(3),
+                        Instruction::Dot(vec![(0, 1), (0, 2)]),
+                        Instruction::Add(4, 3),
+                    ],
+                    results: vec![5, 4],
+                },
                 blocks: keyed.collect(),
             }),
-            launch(Body::Permute { blocks: permuted.collect() }),
+            launch(Body::Elementwise {
+                program: Program {
+                    instructions: vec![Instruction::Load(0), Instruction::Permute(0, 0)],
+                    results: vec![1],
+                },
+                blocks: permuted.collect(),
+            }),
         ],
     };
     let packed = |gather| PackedCiphertext {

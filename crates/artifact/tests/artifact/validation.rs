@@ -21,36 +21,43 @@ fn body(artifact: &mut Artifact, function: usize, step: usize) -> &mut Body {
     }
 }
 
+/// The instructions of an elementwise kernel and its blocks.
 fn elementwise(
     artifact: &mut Artifact,
     function: usize,
     step: usize,
-) -> (&mut Vec<Instruction>, &mut Vec<ElementwiseBlock>) {
+) -> (&mut Vec<Instruction>, &mut Vec<Block>) {
     match body(artifact, function, step) {
-        Body::Elementwise { program, blocks, .. } => (program, blocks),
+        Body::Elementwise { program, blocks } => (&mut program.instructions, blocks),
+        other => panic!("{other:?} is not elementwise"),
+    }
+}
+
+/// The results of the first kernel.
+fn results(artifact: &mut Artifact) -> &mut Vec<Register> {
+    match body(artifact, 0, 0) {
+        Body::Elementwise { program, .. } => &mut program.results,
         other => panic!("{other:?} is not elementwise"),
     }
 }
 
 fn conversion(artifact: &mut Artifact) -> &mut BaseConvertBlock {
     match body(artifact, 1, 2) {
-        Body::BaseConvert { blocks } => &mut blocks[0],
+        Body::BaseConvert { blocks, .. } => &mut blocks[0],
         other => panic!("{other:?} is not a conversion"),
     }
 }
 
-fn transforms(artifact: &mut Artifact, step: usize) -> &mut Vec<TransformBlock> {
+/// The inverse transform is step 1, the forward one step 2.
+fn transform(artifact: &mut Artifact, step: usize) -> &mut Transform {
     match body(artifact, 0, step) {
-        Body::Ntt { blocks } | Body::Intt { blocks } => blocks,
+        Body::Ntt(transform) | Body::Intt(transform) => transform,
         other => panic!("{other:?} is not a transform"),
     }
 }
 
-fn permutation(artifact: &mut Artifact) -> &mut Vec<PermuteBlock> {
-    match body(artifact, 1, 4) {
-        Body::Permute { blocks } => blocks,
-        other => panic!("{other:?} is not an automorphism"),
-    }
+fn permutation(artifact: &mut Artifact) -> &mut Vec<Block> {
+    elementwise(artifact, 1, 4).1
 }
 
 /// Calls of the entry: arguments, results, weights.
@@ -187,14 +194,8 @@ rejected! {
     no_blocks: |a| elementwise(a, 0, 0).1.clear() => "a launch without blocks";
     register_order: |a| elementwise(a, 0, 0).0[2] = Instruction::MontMul(0, 2) => "instruction 2 reads a register";
     empty_dot: |a| elementwise(a, 1, 3).0[4] = Instruction::Dot(vec![]) => "instruction 4";
-    no_results: |a| match body(a, 0, 0) {
-        Body::Elementwise { results, .. } => results.clear(),
-        _ => panic!(),
-    } => "its program has no results";
-    result_register: |a| match body(a, 0, 0) {
-        Body::Elementwise { results, .. } => results[0] = 4,
-        _ => panic!(),
-    } => "a result is not a register";
+    no_results: |a| results(a).clear() => "its program has no results";
+    result_register: |a| results(a)[0] = 4 => "a result is not a register";
     few_loads: |a| { elementwise(a, 0, 0).1[0].loads.pop(); } => "step 0 block 0: 1 loads, 2 needed";
     few_stores: |a| elementwise(a, 0, 0).1[0].stores.clear() => "0 stores for 1 results";
     few_scalars: |a| elementwise(a, 0, 0).1[0].scalars.clear() => "0 scalars, 1 needed";
@@ -204,30 +205,50 @@ rejected! {
     store_to_argument: |a| elementwise(a, 0, 0).1[0].stores[0] = Operand::Arg(0) => "Arg(0) cannot be written";
     read_before_write: |a| elementwise(a, 0, 0).1[0].loads[0] = Operand::Local(0) => "read before it is written";
     read_result_before_write: |a| elementwise(a, 0, 0).1[0].loads[0] = Operand::Result(0) => "read before it is written";
-    read_other_prime: |a| transforms(a, 1)[0].load = Operand::Local(1) => "is read modulo p0, it holds a limb modulo p1";
+    read_other_prime: |a| transform(a, 1).blocks[0].loads[0] = Operand::Local(1) => "is read modulo p0, it holds a limb modulo p1";
     read_by_another_block: |a| {
         let read = elementwise(a, 1, 3).1[0].loads[0];
         let spare = Operand::Local(a.functions[1].frame - 1);
         elementwise(a, 1, 3).1[0].stores[1] = spare;
         elementwise(a, 1, 3).1[1].stores[1] = read;
     } => "is written while the same step reads it";
-    written_twice: |a| transforms(a, 1)[1].store = Operand::Local(0) => "is written twice in one step";
-    result_prime: |a| transforms(a, 2)[0].store = Operand::Result(1) => "there is no Result(1) modulo p0";
-    result_missing: |a| { transforms(a, 2).pop(); } => "is not written";
-    forward_factor: |a| transforms(a, 2)[0].factor = 2 => "factor 2 is not allowed";
-    inverse_factor: |a| transforms(a, 1)[0].factor = 0 => "factor 0 is not allowed";
+    written_twice: |a| transform(a, 1).blocks[1].stores[0] = Operand::Local(0) => "is written twice in one step";
+    result_prime: |a| transform(a, 2).blocks[0].stores[0] = Operand::Result(1) => "there is no Result(1) modulo p0";
+    result_missing: |a| { transform(a, 2).blocks.pop(); } => "is not written";
+    inverse_factor: |a| transform(a, 1).blocks[0].scalars[0] = 0 => "a factor is zero";
+    inverse_without_factor: |a| transform(a, 1).blocks[0].scalars.clear() => "0 scalars, 1 needed";
+    prologue_with_input: |a| transform(a, 2).prologue = Program::input() => "instruction 0 is not allowed here";
+    elementwise_with_input: |a| elementwise(a, 0, 0).0[0] = Instruction::Input => "instruction 0 is not allowed here";
+    transform_of_nothing: |a| transform(a, 2).input = 1 => "what is transformed is not a register";
+    epilogue_without_results: |a| transform(a, 1).epilogue.results.clear() => "its epilogue has no results";
+    permuted_input: |a| {
+        let epilogue = &mut transform(a, 2).epilogue;
+        epilogue.instructions.push(Instruction::Permute(0, 0));
+        epilogue.results[0] = 3;
+    } => "instruction 0 is not allowed here";
+    home_loaded_late: |a| {
+        let load = transform(a, 2).blocks[0].loads[0];
+        transform(a, 2).blocks[0].stores[0] = load;
+    } => "it stores over what its epilogue loads";
+    prologue_stores_over_late_load: |a| {
+        let load = transform(a, 2).blocks[0].loads[0];
+        let inverse = transform(a, 2);
+        inverse.prologue.results.push(0);
+        inverse.blocks.iter_mut().for_each(|block| block.stores.insert(0, load));
+    } => "it stores over what its epilogue loads";
     no_sources: |a| conversion(a).sources.clear() => "0 sources, 1 to 16";
     no_targets: |a| conversion(a).targets.clear() => "no targets";
     source_twice: |a| { let first = conversion(a).sources[0]; conversion(a).sources[1] = first; } => "stands twice";
     conversion_in_place: |a| {
         let source = conversion(a).sources[0].1;
-        conversion(a).targets[0].1 = source;
+        conversion(a).targets[0].stores[0] = source;
     } => "is written while the same step reads it";
-    even_galois: |a| permutation(a)[0].galois = 4 => "4 is not an odd number below 2N";
-    large_galois: |a| permutation(a)[0].galois = 65 => "65 is not an odd number below 2N";
+    even_galois: |a| permutation(a)[0].galois[0] = 4 => "4 is not an odd number below 2N";
+    few_automorphisms: |a| permutation(a)[0].galois.clear() => "0 automorphisms, 1 needed";
+    large_galois: |a| permutation(a)[0].galois[0] = 65 => "65 is not an odd number below 2N";
     permutation_in_place: |a| {
-        let load = permutation(a)[0].load;
-        permutation(a)[0].store = load;
+        let load = permutation(a)[0].loads[0];
+        permutation(a)[0].stores[0] = load;
     } => "is written while the same step reads it";
 }
 
