@@ -7,6 +7,7 @@
 
 pub mod cost;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod executor;
 pub mod key_store;
