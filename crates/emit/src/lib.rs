@@ -1,0 +1,6 @@
+//! The kernel generator: what a device other than the CPU runs, made from the kernels of an artifact.
+//!
+//! An artifact holds kernels as data ([`cerium_artifact::kernel`]) and is neutral to devices. This crate turns a kernel into
+//! text for a device's compiler, and says how to launch it. It compiles and runs nothing itself.
+
+pub mod cuda;
