@@ -8,8 +8,10 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::str::FromStr;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use serde::{Deserialize, Serialize};
 
 use super::Arch;
 use super::cache::cache_folder;
@@ -69,8 +71,26 @@ impl std::fmt::Display for Version {
     }
 }
 
+/// A text is not a version.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no version of NVRTC; write it as in 13.0")]
+pub struct ParseVersionError(String);
+
+impl FromStr for Version {
+    type Err = ParseVersionError;
+
+    fn from_str(text: &str) -> Result<Version, ParseVersionError> {
+        let parts =
+            text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let version = parts.map(|(major, minor)| Version { major, minor });
+        version
+            .filter(|version| version.to_string() == text)
+            .ok_or_else(|| ParseVersionError(text.to_string()))
+    }
+}
+
 /// What the compiler made of a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compiled {
     /// An ELF file with the machine code of all kernels of the text.
     pub cubin: Vec<u8>,
@@ -79,7 +99,7 @@ pub struct Compiled {
 }
 
 /// What a compiled kernel takes, as its assembler reports it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Name of the kernel.
     pub entry: String,
@@ -429,6 +449,15 @@ mod tests {
         fs::write(damaged.join("libnvrtc.so.13"), b"not a library").unwrap();
         let error = Nvrtc::load(Some(folder.path())).err().unwrap().to_string();
         assert!(error.contains("libnvrtc.so.13") && !error.contains("no such file"), "{error}");
+    }
+
+    #[test]
+    fn versions_parse_as_they_print() {
+        let version = Version { major: 12, minor: 9 };
+        assert_eq!(version.to_string().parse(), Ok(version));
+        for text in ["", "13", "13.", "13.0.88", "13.00", "+13.0", "sm_90"] {
+            assert_eq!(text.parse::<Version>(), Err(ParseVersionError(text.to_string())));
+        }
     }
 
     #[test]
