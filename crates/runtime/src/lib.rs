@@ -5,7 +5,6 @@
 //! weights, and for each run hands the schedule ([`executor`]) to the device. [`CpuDevice`] computes;
 //! [`null`] only counts.
 
-pub mod cost;
 pub mod cpu;
 pub mod cuda;
 pub mod device;

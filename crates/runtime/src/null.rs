@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use cerium_artifact::Artifact;
+use cerium_artifact::cost::kernel_cost;
 use cerium_ckks::params::Params;
 use serde::Serialize;
 
-use crate::cost::kernel_cost;
 use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
@@ -46,7 +46,7 @@ impl Device for NullDevice {
             let mut table = UsageTable::new(stages);
             for kernel in &run.kernels {
                 *table.get_mut(kernel.stage, KernelClass::of(&kernel.body)) +=
-                    kernel_cost(kernel, run.function, params.log_n());
+                    kernel_cost(kernel, run.function, params.log_n()).into();
             }
             table
         };

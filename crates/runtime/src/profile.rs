@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use cerium_artifact::StageId;
+use cerium_artifact::cost::Cost;
 use cerium_artifact::kernel::Body;
 use serde::Serialize;
 
@@ -19,28 +20,20 @@ pub enum KernelClass {
     Intt,
     /// [`Body::BaseConvert`]
     BaseConvert,
-    /// [`Body::Permute`]
-    Permute,
 }
 
 impl KernelClass {
     /// All classes.
-    pub const ALL: [KernelClass; 5] = [
-        KernelClass::Elementwise,
-        KernelClass::Ntt,
-        KernelClass::Intt,
-        KernelClass::BaseConvert,
-        KernelClass::Permute,
-    ];
+    pub const ALL: [KernelClass; 4] =
+        [KernelClass::Elementwise, KernelClass::Ntt, KernelClass::Intt, KernelClass::BaseConvert];
 
     /// The class of a kernel.
     pub fn of(body: &Body) -> KernelClass {
         match body {
             Body::Elementwise { .. } => KernelClass::Elementwise,
-            Body::Ntt { .. } => KernelClass::Ntt,
-            Body::Intt { .. } => KernelClass::Intt,
+            Body::Ntt(_) => KernelClass::Ntt,
+            Body::Intt(_) => KernelClass::Intt,
             Body::BaseConvert { .. } => KernelClass::BaseConvert,
-            Body::Permute { .. } => KernelClass::Permute,
         }
     }
 
@@ -51,12 +44,11 @@ impl KernelClass {
             KernelClass::Ntt => "ntt",
             KernelClass::Intt => "intt",
             KernelClass::BaseConvert => "base_convert",
-            KernelClass::Permute => "permute",
         }
     }
 }
 
-/// What kernels of one class cost.
+/// What kernels of one class cost: [`Cost`], and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Kernels launched.
@@ -71,6 +63,13 @@ pub struct Usage {
     pub multiplications: u64,
     /// Time in which a thread of the device computed them, summed over threads; zero if nothing was computed.
     pub busy: Duration,
+}
+
+impl From<Cost> for Usage {
+    fn from(cost: Cost) -> Usage {
+        let Cost { launches, blocks, bytes_read, bytes_written, multiplications } = cost;
+        Usage { launches, blocks, bytes_read, bytes_written, multiplications, busy: Duration::ZERO }
+    }
 }
 
 impl AddAssign for Usage {
