@@ -31,16 +31,19 @@ use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
 use ir::Trace;
 use ir::simplify::share;
-use limb::passes::{cancel_transforms, fold_scalars, form_dots, order_by_prime};
+use kernel::{Fusion, KernelOptions};
+use limb::passes::{cancel_transforms, fold_scalars, form_dots};
 use polynomial::lower_to_limb;
 use polynomial::passes::{expand_divisions, merge_divisions, sink_divisions};
 
 /// Choices that a caller can make.
 #[derive(Clone, Debug, Default)]
 pub struct CompileOptions {
-    /// Limbs of how many primes are worked on together. Small chunks keep them in cache, large ones make wide launches;
-    /// `None` chooses by ring degree for a CPU.
-    pub chunk: Option<usize>,
+    /// How far operations on limbs are fused.
+    pub fusion: Fusion,
+    /// Limbs of a launch. Narrow launches keep what they hand on in cache, wide ones fill a large device; `None` chooses by
+    /// ring degree.
+    pub width: Option<usize>,
     /// Input slots of typical runs (one vector an input), from which the noise estimate takes magnitudes. Without any, a
     /// few random inputs within the bounds of the packings are used.
     pub samples: Vec<Vec<Slots>>,
@@ -126,16 +129,15 @@ pub fn compile(
     trace.pass("expand_divisions", &mut poly, expand_divisions)?;
     trace.pass("share", &mut poly, sharing)?;
 
-    let chunk = options.chunk.unwrap_or_else(|| report::default_chunk(&ct.context.params));
     let mut limb = trace.lower("lower_to_limb", &poly, |m| Ok::<_, Infallible>(lower_to_limb(m)))?;
     trace.pass("share", &mut limb, sharing)?;
     trace.pass("cancel_transforms", &mut limb, cancel_transforms)?;
     trace.pass("fold_scalars", &mut limb, fold_scalars)?;
     trace.pass("form_dots", &mut limb, form_dots)?;
-    trace.pass("order_by_prime", &mut limb, |m| order_by_prime(m, chunk))?;
 
     let start = Instant::now();
-    let assembled = kernel::assemble(&limb, chunk);
+    let width = options.width.unwrap_or_else(|| report::default_width(&ct.context.params));
+    let assembled = kernel::assemble(&limb, &KernelOptions { fusion: options.fusion, width });
     let count = |steps: usize, f: &cerium_artifact::Function| steps + f.steps.len();
     let launches = assembled.functions.iter().fold(0, count);
     let nodes = limb.functions.iter().map(|f| f.nodes.len()).sum();

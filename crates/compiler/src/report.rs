@@ -11,12 +11,12 @@ use crate::ciphertext::noise::NoiseReport;
 use crate::ciphertext::{Function, Module, Op};
 use crate::ir::Operation;
 
-/// Bytes of limbs that a chunk of primes may fill: about the second-level cache of one core.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes of limbs that a launch may make: some of what it hands on shall still be in the last-level cache of a device.
+const LAUNCH_BYTES: usize = 1 << 26;
 
-/// Primes in a chunk for a CPU: as many as fit the cache, at least sixteen, which share the quotient of a base conversion.
-pub(crate) fn default_chunk(params: &Params) -> usize {
-    (CHUNK_BYTES / (4 * params.n())).clamp(16, 64)
+/// Limbs of a launch.
+pub(crate) fn default_width(params: &Params) -> usize {
+    (LAUNCH_BYTES / (4 * params.n())).clamp(64, 4096)
 }
 
 /// What each stage does, over all calls. A bootstrap counts in the stage that needs it; its parts have stages of their own.

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cerium_artifact::kernel::{
-    BaseConvertBlock, Body, ElementwiseBlock, Instruction, PermuteBlock, Register, TransformBlock,
-};
+use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Transform};
 use cerium_artifact::{FunctionId, Kernel, Operand, Plaintext, StageId, Step, WeightId, WeightRef};
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
 
-use super::allocate::{Plan, allocate, escapes};
-use super::fuse::{Group, Launch, fuse, is_elementwise};
-use crate::ir::{Number, Operation, ValueId};
+use super::KernelOptions;
+use super::allocate::{Plan, allocate};
+use super::horizontal::{Content, Launch, PlannedBlock, horizontal};
+use super::program::{Limb, Shape, prime_of};
+use super::vertical::{Class, vertical};
+use crate::ir::{Number, ValueId};
 use crate::limb::{Function, Module, Op, Type};
 use crate::polynomial::KeyName;
 
@@ -25,11 +26,11 @@ pub struct Assembled {
     pub keys: Vec<KeyRequest>,
 }
 
-/// Runs fusion, allocation and assembly on every function; `chunk` is that of the order pass.
-pub fn assemble(module: &Module, chunk: usize) -> Assembled {
+/// Runs fusion, allocation and assembly on every function.
+pub fn assemble(module: &Module, options: &KernelOptions) -> Assembled {
     let params = &module.context.params;
     let keys = key_manifest(module);
-    let functions = module.functions.iter().map(|f| function(module, params, &keys, f, chunk)).collect();
+    let functions = module.functions.iter().map(|f| function(module, params, &keys, f, options)).collect();
     Assembled { functions, keys }
 }
 
@@ -63,13 +64,13 @@ fn function(
     params: &Params,
     keys: &[KeyRequest],
     source: &Function,
-    chunk: usize,
+    options: &KernelOptions,
 ) -> cerium_artifact::Function {
-    let launches = fuse(source, chunk);
-    let escapes = escapes(source, &launches);
-    let plan = allocate(source, &launches, &escapes);
-    let assembly = Assembly::new(module, params, keys, source, &plan, &escapes);
-    let mut steps: Vec<Step> = launches.iter().map(|launch| assembly.step(launch)).collect();
+    let steps = vertical(source, options.fusion);
+    let launches = horizontal(source, params, &steps, options);
+    let plan = allocate(source, &launches);
+    let assembly = Assembly::new(module, params, keys, source, &plan);
+    let mut steps: Vec<Step> = launches.into_iter().map(|launch| assembly.step(launch)).collect();
     if let Some(kernel) = assembly.copies() {
         steps.push(kernel);
     }
@@ -99,7 +100,6 @@ struct Assembly<'a> {
     keys: &'a [KeyRequest],
     source: &'a Function,
     plan: &'a Plan,
-    escapes: &'a [bool],
     plaintexts: Vec<Plaintext>,
     /// Plaintext, key and weight values as operands.
     references: HashMap<ValueId, Operand>,
@@ -113,7 +113,6 @@ impl<'a> Assembly<'a> {
         keys: &'a [KeyRequest],
         source: &'a Function,
         plan: &'a Plan,
-        escapes: &'a [bool],
     ) -> Self {
         let mut assembly = Assembly {
             module,
@@ -121,7 +120,6 @@ impl<'a> Assembly<'a> {
             keys,
             source,
             plan,
-            escapes,
             plaintexts: Vec::new(),
             references: HashMap::new(),
             weights: HashMap::new(),
@@ -185,109 +183,51 @@ impl<'a> Assembly<'a> {
         *place.expect("every value that is read has a place")
     }
 
-    fn prime(&self, value: ValueId) -> PrimeIndex {
-        match self.source.type_of(value) {
-            Type::Limb { prime, .. } | Type::Plain { prime, .. } | Type::Key { prime } => *prime,
-            Type::Weight { .. } => unreachable!("weights have no prime"),
-        }
+    fn operands(&self, values: &[ValueId]) -> Vec<Operand> {
+        values.iter().map(|&v| self.operand(v)).collect()
     }
 
-    fn step(&self, launch: &Launch) -> Step {
-        let node = |index: &usize| &self.source.nodes[*index];
-        let transform = |index: &usize| {
-            let (value, source) = (node(index).result(), node(index).op.operands()[0]);
-            let factor = match node(index).op {
-                Op::Intt { factor, .. } => factor,
-                _ => 1,
-            };
-            let (load, store) = (self.operand(source), self.operand(value));
-            TransformBlock { prime: self.prime(value), load, store, factor }
-        };
-        let body = match &launch.group {
-            Group::Call(index) => {
-                return self.call(&node(index).op, node(index).results.clone().map(ValueId));
+    fn step(&self, launch: Launch) -> Step {
+        let (shape, blocks) = match launch.content {
+            Content::Call(index) => {
+                let node = &self.source.nodes[index];
+                return self.call(&node.op, node.results.clone().map(ValueId));
             }
-            Group::Ntt(nodes) => Body::Ntt { blocks: nodes.iter().map(transform).collect() },
-            Group::Intt(nodes) => Body::Intt { blocks: nodes.iter().map(transform).collect() },
-            Group::Permute(nodes) => Body::Permute {
-                blocks: nodes
-                    .iter()
-                    .map(|index| {
-                        let Op::Permute { a, galois } = node(index).op else {
-                            unreachable!("grouped by class")
-                        };
-                        let value = node(index).result();
-                        let (load, store) = (self.operand(a), self.operand(value));
-                        PermuteBlock { galois, prime: self.prime(value), load, store }
-                    })
-                    .collect(),
-            },
-            Group::BaseConvert(groups) => Body::BaseConvert {
-                blocks: groups
-                    .iter()
-                    .map(|nodes| {
-                        let sources = node(&nodes[0]).op.operands();
-                        let place = |v: ValueId| (self.prime(v), self.operand(v));
-                        BaseConvertBlock {
-                            sources: sources.into_iter().map(place).collect(),
-                            targets: nodes.iter().map(|index| place(node(index).result())).collect(),
-                        }
-                    })
-                    .collect(),
-            },
-            Group::Elementwise(blocks) => self.elementwise(blocks),
+            Content::Blocks(shape, blocks) => (shape, blocks),
         };
+        let body = self.body(shape, blocks);
         Step::Launch(Kernel { stage: launch.stage, body })
     }
 
-    fn elementwise(&self, chains: &[Vec<usize>]) -> Body {
-        let (program, results, first) = self.chain(&chains[0]);
-        let mut blocks = vec![first];
-        for chain in &chains[1..] {
-            let (other, other_results, block) = self.chain(chain);
-            debug_assert!(other == program && other_results == results, "blocks are grouped by shape");
-            blocks.push(block);
+    fn body(&self, shape: Shape, blocks: Vec<PlannedBlock>) -> Body {
+        let Shape { class, prologue, input, program } = shape;
+        if class == Class::BaseConvert {
+            let source = |v: &ValueId| (prime_of(self.source, *v), self.operand(*v));
+            let block = |block: PlannedBlock| BaseConvertBlock {
+                sources: block.sources.iter().map(source).collect(),
+                targets: block.limbs.into_iter().map(|limb| self.block(limb)).collect(),
+            };
+            return Body::BaseConvert { epilogue: program, blocks: blocks.into_iter().map(block).collect() };
         }
-        Body::Elementwise { program, results, blocks }
+        let limbs = blocks.into_iter().flat_map(|block| block.limbs);
+        let blocks = limbs.map(|limb| self.block(limb)).collect();
+        match class {
+            Class::Elementwise => Body::Elementwise { program, blocks },
+            Class::Ntt => Body::Ntt(Transform { prologue, input, epilogue: program, blocks }),
+            Class::Intt => Body::Intt(Transform { prologue, input, epilogue: program, blocks }),
+            Class::BaseConvert | Class::Call => unreachable!("written above"),
+        }
     }
 
-    /// The program of a chain of operations, the registers it stores, and its block.
-    fn chain(&self, nodes: &[usize]) -> (Vec<Instruction>, Vec<Register>, ElementwiseBlock) {
-        let mut writer =
-            ChainWriter { program: Vec::new(), loads: Vec::new(), scalars: Vec::new(), at: HashMap::new() };
-        let (mut results, mut stores) = (Vec::new(), Vec::new());
-        for &index in nodes {
-            let node = &self.source.nodes[index];
-            debug_assert!(is_elementwise(&node.op), "chains are elementwise");
-            let value = node.result();
-            let q = self.params.modulus(self.prime(value));
-            let operands: Vec<Register> =
-                node.op.operands().into_iter().map(|v| writer.register(v, || self.operand(v))).collect();
-            let [a, b] = [0, 1].map(|i| operands.get(i).copied().unwrap_or_default());
-            let instruction = match &node.op {
-                Op::Add { .. } => Instruction::Add(a, b),
-                Op::Sub { .. } => Instruction::Sub(a, b),
-                Op::Neg { .. } => Instruction::Neg(a),
-                Op::Mul { .. } => Instruction::Mul(a, b),
-                Op::MulMontgomery { .. } => Instruction::MontMul(a, b),
-                Op::FromMontgomery { .. } => Instruction::MulScalar(a, writer.scalar(q.from_mont(1))),
-                Op::MulScalar { scalar, .. } => Instruction::MulScalar(a, writer.scalar(*scalar)),
-                Op::AddScalar { scalar, .. } => Instruction::AddScalar(a, writer.scalar(*scalar)),
-                Op::Dot { .. } => {
-                    Instruction::Dot(operands.chunks(2).map(|pair| (pair[0], pair[1])).collect())
-                }
-                other => unreachable!("{} is not elementwise", other.mnemonic()),
-            };
-            let register = writer.push(instruction);
-            writer.at.insert(value, register);
-            if self.escapes[value.index()] {
-                results.push(register);
-                stores.push(self.operand(value));
-            }
+    fn block(&self, limb: Limb) -> Block {
+        let Limb { prime, scalars, galois, .. } = limb;
+        Block {
+            prime,
+            loads: self.operands(&limb.loads),
+            stores: self.operands(&limb.stores),
+            scalars,
+            galois,
         }
-        let prime = self.prime(self.source.nodes[nodes[0]].result());
-        let block = ElementwiseBlock { prime, loads: writer.loads, stores, scalars: writer.scalars };
-        (writer.program, results, block)
     }
 
     fn call(&self, op: &Op, results: impl Iterator<Item = ValueId>) -> Step {
@@ -304,46 +244,17 @@ impl<'a> Assembly<'a> {
 
     /// One launch that copies the results which could not be made in place.
     fn copies(&self) -> Option<Step> {
-        let copy = |(value, store): &(ValueId, Operand)| ElementwiseBlock {
-            prime: self.prime(*value),
+        let copy = |(value, store): &(ValueId, Operand)| Block {
+            prime: prime_of(self.source, *value),
             loads: vec![self.operand(*value)],
             stores: vec![*store],
             scalars: Vec::new(),
+            galois: Vec::new(),
         };
-        let blocks: Vec<ElementwiseBlock> = self.plan.copies.iter().map(copy).collect();
+        let blocks: Vec<Block> = self.plan.copies.iter().map(copy).collect();
         let stage = self.source.nodes.last().map_or(StageId(0), |node| node.stage);
-        let body = Body::Elementwise { program: vec![Instruction::Load(0)], results: vec![0], blocks };
+        let program = Program { instructions: vec![Instruction::Load(0)], results: vec![0] };
+        let body = Body::Elementwise { program, blocks };
         (!self.plan.copies.is_empty()).then_some(Step::Launch(Kernel { stage, body }))
-    }
-}
-
-/// An elementwise program under construction.
-struct ChainWriter {
-    program: Vec<Instruction>,
-    loads: Vec<Operand>,
-    scalars: Vec<u32>,
-    at: HashMap<ValueId, Register>,
-}
-
-impl ChainWriter {
-    fn push(&mut self, instruction: Instruction) -> Register {
-        self.program.push(instruction);
-        Register::try_from(self.program.len() - 1).expect("programs are bounded by the fusion pass")
-    }
-
-    /// The register that holds a value, loading it on first use.
-    fn register(&mut self, value: ValueId, place: impl FnOnce() -> Operand) -> Register {
-        if let Some(&register) = self.at.get(&value) {
-            return register;
-        }
-        self.loads.push(place());
-        let register = self.push(Instruction::Load(self.loads.len() as u16 - 1));
-        self.at.insert(value, register);
-        register
-    }
-
-    fn scalar(&mut self, value: u32) -> u16 {
-        self.scalars.push(value);
-        self.scalars.len() as u16 - 1
     }
 }

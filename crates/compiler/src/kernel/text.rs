@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use cerium_artifact::kernel::{Body, Half, Instruction};
+use cerium_artifact::kernel::{Block, Body, Half, Instruction, Program, Transform};
 use cerium_artifact::{Function, Operand, Step, WeightRef};
 
 /// Prints a function's schedule, one launch a line and one block a line below it.
@@ -60,55 +60,70 @@ pub fn write(function: &Function) -> String {
 
 fn write_body(out: &mut String, body: &Body) {
     match body {
-        Body::Elementwise { program, results, blocks } => {
-            let program: Vec<String> = program
-                .iter()
-                .enumerate()
-                .map(|(i, instruction)| format!("r{i}={}", show(instruction)))
-                .collect();
-            let results: Vec<String> = results.iter().map(|r| format!("r{r}")).collect();
-            let _ = writeln!(out, "  elementwise {}; store {}", program.join("; "), results.join(" "));
-            for block in blocks {
-                let scalars: Vec<String> = block.scalars.iter().map(ToString::to_string).collect();
-                let scalars = match scalars.as_slice() {
-                    [] => String::new(),
-                    scalars => format!(" with {}", scalars.join(" ")),
-                };
-                let (loads, stores) = (operands(&block.loads), operands(&block.stores));
-                let _ = writeln!(out, "    {}: {loads} -> {stores}{scalars}", block.prime);
-            }
+        Body::Elementwise { program, blocks } => {
+            let _ = writeln!(out, "  elementwise {}", show_program(program));
+            blocks.iter().for_each(|block| write_block(out, "    ", block));
         }
-        Body::Ntt { blocks } | Body::Intt { blocks } => {
-            let inverse = matches!(body, Body::Intt { .. });
-            let _ = writeln!(out, "  {}", if inverse { "intt" } else { "ntt" });
-            for block in blocks {
-                let factor = if inverse { format!(" times {}", block.factor) } else { String::new() };
-                let _ = writeln!(
-                    out,
-                    "    {}: {} -> {}{factor}",
-                    block.prime,
-                    operand(&block.load),
-                    operand(&block.store)
-                );
+        Body::Ntt(transform) | Body::Intt(transform) => {
+            let inverse = matches!(body, Body::Intt(_));
+            let Transform { prologue, input, epilogue, blocks } = transform;
+            let _ = write!(out, "  {}", if inverse { "intt" } else { "ntt" });
+            if *prologue != Program::load() {
+                let _ = write!(out, " of r{input} in {}", show_program(prologue));
             }
-        }
-        Body::BaseConvert { blocks } => {
-            let _ = writeln!(out, "  base_convert");
-            for block in blocks {
-                let side = |limbs: &[(cerium_ckks::basis::PrimeIndex, Operand)]| {
-                    limbs.iter().map(|(p, o)| format!("{p}:{}", operand(o))).collect::<Vec<_>>().join(" ")
-                };
-                let _ = writeln!(out, "    {} -> {}", side(&block.sources), side(&block.targets));
+            if *epilogue != Program::input() {
+                let _ = write!(out, " then {}", show_program(epilogue));
             }
+            out.push('\n');
+            blocks.iter().for_each(|block| write_block(out, "    ", block));
         }
-        Body::Permute { blocks } => {
-            let _ = writeln!(out, "  permute");
+        Body::BaseConvert { epilogue, blocks } => {
+            let _ = write!(out, "  base_convert");
+            if *epilogue != Program::input() {
+                let _ = write!(out, " then {}", show_program(epilogue));
+            }
+            out.push('\n');
             for block in blocks {
-                let (load, store) = (operand(&block.load), operand(&block.store));
-                let _ = writeln!(out, "    {}: {load} -> {store} by {}", block.prime, block.galois);
+                let sources = block.sources.iter().map(|(p, o)| format!("{p}:{}", operand(o)));
+                let _ = writeln!(out, "    {}", sources.collect::<Vec<_>>().join(" "));
+                block.targets.iter().for_each(|target| write_block(out, "      ", target));
             }
         }
     }
+}
+
+fn show_program(program: &Program) -> String {
+    let instructions = program.instructions.iter().enumerate();
+    let instructions: Vec<String> =
+        instructions.map(|(i, instruction)| format!("r{i}={}", show(instruction))).collect();
+    match program.results.as_slice() {
+        [] => instructions.join("; "),
+        results => {
+            let results: Vec<String> = results.iter().map(|r| format!("r{r}")).collect();
+            format!("{}; store {}", instructions.join("; "), results.join(" "))
+        }
+    }
+}
+
+fn write_block(out: &mut String, indent: &str, block: &Block) {
+    let words = |kind: &str, words: &[u32]| match words {
+        [] => String::new(),
+        words => {
+            format!(" {kind} {}", words.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        }
+    };
+    let loads = match block.loads.as_slice() {
+        [] => String::new(),
+        loads => format!("{} ", operands(loads)),
+    };
+    let _ = writeln!(
+        out,
+        "{indent}{}: {loads}-> {}{}{}",
+        block.prime,
+        operands(&block.stores),
+        words("with", &block.scalars),
+        words("by", &block.galois)
+    );
 }
 
 fn operands(list: &[Operand]) -> String {
@@ -134,6 +149,7 @@ fn operand(operand: &Operand) -> String {
 fn show(instruction: &Instruction) -> String {
     match instruction {
         Instruction::Load(i) => format!("load {i}"),
+        Instruction::Input => "input".into(),
         Instruction::Add(a, b) => format!("r{a}+r{b}"),
         Instruction::Sub(a, b) => format!("r{a}-r{b}"),
         Instruction::Neg(a) => format!("-r{a}"),
@@ -145,5 +161,6 @@ fn show(instruction: &Instruction) -> String {
             let terms: Vec<String> = terms.iter().map(|(a, b)| format!("r{a}*r{b}")).collect();
             format!("({})/R", terms.join("+"))
         }
+        Instruction::Permute(a, g) => format!("permute r{a} g{g}"),
     }
 }
