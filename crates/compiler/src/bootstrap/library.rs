@@ -81,6 +81,11 @@ impl Library {
             scope.stage("bootstrap eval_mod");
             vec![eval_mod(&u[0], config, levels.gain)]
         });
+        // Side by side: both parts do the same at the same time, and read the keys once.
+        let modulo_pair = program.function(&name("eval_mod_pair"), 2, &[], |scope, u, _| {
+            scope.stage("bootstrap eval_mod");
+            u.iter().map(|u| eval_mod(u, config, levels.gain)).collect()
+        });
         // w = re + i im, each half of what eval_mod takes.
         let parts = |scope: &Scope, z: &Ct| {
             let w = scope.call(&coefficients, &[z], &[]).remove(0);
@@ -88,22 +93,21 @@ impl Library {
             let conjugate = w.conjugate();
             (&w + &conjugate, (&conjugate - &w).mul_i())
         };
-        let refresh = |scope: &Scope, u: &Ct| scope.call(&modulo, &[u], &[]).remove(0);
         let real = program.function(&name("real"), 1, &[], |scope, x, _| {
             let w = scope.call(&coefficients, &[&x[0]], &[]).remove(0);
             scope.stage("bootstrap coeffs_to_slots");
             let u = &w + w.conjugate();
-            vec![refresh(scope, &u)]
+            scope.call(&modulo, &[&u], &[])
         });
         let pair = program.function(&name("pair"), 2, &[], |scope, x, _| {
             scope.stage("bootstrap slots_to_coeffs");
             let (re, im) = parts(scope, &(&x[0] + x[1].mul_i()));
-            vec![refresh(scope, &re), refresh(scope, &im)]
+            scope.call(&modulo_pair, &[&re, &im], &[])
         });
         let complex = program.function(&name("complex"), 1, &[], |scope, x, _| {
             let (re, im) = parts(scope, &x[0]);
-            let (re, im) = (refresh(scope, &re), refresh(scope, &im));
-            vec![re + im.mul_i()]
+            let parts = scope.call(&modulo_pair, &[&re, &im], &[]);
+            vec![&parts[0] + parts[1].mul_i()]
         });
         Library { real, pair, complex }
     }
