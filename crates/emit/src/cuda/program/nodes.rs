@@ -55,8 +55,18 @@ pub(super) enum Action {
     Return(usize),
 }
 
-/// Instruction, product within it, and what tells equals apart: the order in which a program is written.
-pub(super) type Rank = (usize, usize, usize);
+/// The order in which a program is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// The instruction; in another view than the program's own, the permutation that makes the view.
+    place: usize,
+    view: usize,
+    /// The instruction, or one beside which it runs.
+    beside: usize,
+    /// Position in a sum.
+    product: usize,
+    instruction: usize,
+}
 
 /// A statement with its place in the order in which the program was written.
 #[derive(Clone, Debug)]
@@ -120,22 +130,22 @@ impl Nodes {
     ) -> Nodes {
         let mut builder = Builder::default();
         let needed = builder.needed_views(program, returned);
-        let ranks = ranks(program);
         for (index, instruction) in program.instructions.iter().enumerate() {
             for &view in &needed[index] {
-                let node = builder.value(instruction, (index as Register, view), ranks[index]);
+                let node = builder.value(instruction, (index as Register, view));
                 builder.values.insert((index as Register, view), node);
             }
         }
         for (i, &register) in program.results.iter().enumerate() {
             let value = builder.values[&(register, 0)];
-            let rank = (usize::from(register), usize::MAX, i);
-            builder.push(Action::Store { store: first_store + i, value }, rank, (register, 0));
+            let key = (register, 0);
+            builder.push(Action::Store { store: first_store + i, value }, key);
         }
         if let Some(register) = returned {
             let value = builder.values[&(register, 0)];
-            builder.push(Action::Return(value), (usize::MAX, 0, 0), (register, 0));
+            builder.push(Action::Return(value), (register, 0));
         }
+        builder.pair_sums();
         let mut loads_before: HashMap<usize, Vec<usize>> = HashMap::new();
         for (index, node) in builder.nodes.iter().enumerate() {
             let Action::Load { load, .. } = node.action else { continue };
@@ -161,32 +171,17 @@ impl Nodes {
     }
 }
 
-/// For each instruction, the instruction beside which it runs: a sum runs beside an earlier one if they share a factor at
-/// the same place.
-fn ranks(program: &Program) -> Vec<usize> {
-    let mut first: HashMap<(usize, Register), usize> = HashMap::new();
-    let mut ranks: Vec<usize> = (0..program.instructions.len()).collect();
-    for (index, instruction) in program.instructions.iter().enumerate() {
-        let Instruction::Dot(pairs) = instruction else { continue };
-        let factors = pairs.iter().enumerate().flat_map(|(place, &(a, b))| [(place, a), (place, b)]);
-        if let Some(&beside) = factors.clone().filter_map(|factor| first.get(&factor)).min() {
-            ranks[index] = beside;
-        }
-        for factor in factors {
-            first.entry(factor).or_insert(ranks[index]);
-        }
-    }
-    ranks
-}
-
 /// A register in a view.
 type Key = (Register, usize);
 
 /// A chain of permutations: those of the view `from`, then one more. View 0 is the program's own positions; view `i` is the
 /// entry `i - 1` of [`Builder::views`].
+#[derive(Clone, Copy)]
 struct View {
     from: usize,
     galois: u16,
+    /// The first permutation of the program's own view that begins the chain.
+    place: usize,
     /// The node of its positions, once there is one.
     positions: Option<usize>,
 }
@@ -208,7 +203,7 @@ impl Builder {
         for (index, instruction) in program.instructions.iter().enumerate().rev() {
             for view in needed[index].clone() {
                 let view = match instruction {
-                    Instruction::Permute(_, galois) => self.view(view, *galois),
+                    Instruction::Permute(_, galois) => self.view(view, *galois, index),
                     _ => view,
                 };
                 instruction.for_registers(|register| {
@@ -219,34 +214,44 @@ impl Builder {
         needed
     }
 
-    fn view(&mut self, from: usize, galois: u16) -> usize {
+    /// The view behind a view and a permutation, which stands at `place`.
+    fn view(&mut self, from: usize, galois: u16, place: usize) -> usize {
+        let place = if from == 0 { place } else { self.views[from - 1].place };
         let known = self.views.iter().position(|view| view.from == from && view.galois == galois);
         let index = known.unwrap_or_else(|| {
-            self.views.push(View { from, galois, positions: None });
+            self.views.push(View { from, galois, place, positions: None });
             self.views.len() - 1
         });
+        self.views[index].place = self.views[index].place.min(place);
         index + 1
     }
 
     /// The node of a view's positions; none for the program's own.
     fn positions(&mut self, view: usize) -> Option<usize> {
-        let View { from, galois, positions } = *self.views.get(view.checked_sub(1)?)?;
+        let View { from, galois, positions, .. } = *self.views.get(view.checked_sub(1)?)?;
         if positions.is_some() {
             return positions;
         }
         let from = self.positions(from);
-        let node = self.push(Action::Position { from, galois }, (0, 0, 0), (0, view));
+        let node = self.push(Action::Position { from, galois }, (0, view));
         self.views[view - 1].positions = Some(node);
         Some(node)
     }
 
-    fn push(&mut self, action: Action, rank: Rank, (register, view): Key) -> usize {
+    fn push(&mut self, action: Action, key: Key) -> usize {
+        self.push_product(action, key, usize::MAX)
+    }
+
+    fn push_product(&mut self, action: Action, (register, view): Key, product: usize) -> usize {
+        let instruction = usize::from(register);
+        let place = view.checked_sub(1).map_or(instruction, |view| self.views[view].place);
+        let rank = Rank { place, view, beside: instruction, product, instruction };
         self.nodes.push(Node { action, rank, register, view });
         self.nodes.len() - 1
     }
 
     /// The node of an instruction's value in a view; those of its operands are there.
-    fn value(&mut self, instruction: &Instruction, key: Key, beside: usize) -> usize {
+    fn value(&mut self, instruction: &Instruction, key: Key) -> usize {
         let (register, view) = key;
         let at = |register: Register| self.values[&(register, view)];
         let action = match instruction {
@@ -259,31 +264,54 @@ impl Builder {
             Instruction::MontMul(a, b) => Action::MontMul(at(*a), at(*b)),
             Instruction::MulScalar(a, scalar) => Action::MulScalar(at(*a), *scalar),
             Instruction::AddScalar(a, scalar) => Action::AddScalar(at(*a), *scalar),
-            Instruction::Dot(pairs) => return self.dot(pairs, key, beside),
+            Instruction::Dot(pairs) => return self.dot(pairs, key),
             Instruction::Permute(a, galois) => {
-                let view = self.view(view, *galois);
+                let view = self.view(view, *galois, usize::from(register));
                 return self.values[&(*a, view)];
             }
         };
-        self.push(action, (usize::from(register), 0, 0), key)
+        self.push(action, key)
     }
 
-    fn dot(&mut self, pairs: &[(Register, Register)], key: Key, beside: usize) -> usize {
-        let (register, view) = key;
+    fn dot(&mut self, pairs: &[(Register, Register)], key: Key) -> usize {
         let mut sum = None;
         let mut filled = 0;
-        for (place, (a, b)) in pairs.iter().enumerate() {
+        for (product, (a, b)) in pairs.iter().enumerate() {
             let fold = filled == FULL;
             if fold {
                 filled -= AFTER_FOLD;
             }
             filled += 1;
-            let (a, b) = (self.values[&(*a, view)], self.values[&(*b, view)]);
-            let rank = (beside, place, usize::from(register));
-            sum = Some(self.push(Action::Product { sum, fold, a, b }, rank, key));
+            let (a, b) = (self.values[&(*a, key.1)], self.values[&(*b, key.1)]);
+            sum = Some(self.push_product(Action::Product { sum, fold, a, b }, key, product));
         }
         let sum = sum.expect("a validated sum has products");
-        let rank = (beside, pairs.len(), usize::from(register));
-        self.push(Action::Reduce { sum, products: filled }, rank, key)
+        self.push(Action::Reduce { sum, products: filled }, key)
+    }
+
+    /// Puts sums side by side, two by two, if they alone share a load at the same place: it is then not kept.
+    fn pair_sums(&mut self) {
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.operands().into_iter().for_each(|operand| users[operand].push(index));
+        }
+        let mut paired: HashMap<Key, Rank> = HashMap::new();
+        for (load, users) in self.nodes.iter().zip(&users) {
+            let (Action::Load { .. }, &[first, second]) = (&load.action, users.as_slice()) else { continue };
+            let (first, second) = (&self.nodes[first], &self.nodes[second]);
+            let are_products = [first, second].iter().all(|n| matches!(n.action, Action::Product { .. }));
+            let keys = [first, second].map(|node| (node.register, node.view));
+            if are_products
+                && keys[0] != keys[1]
+                && first.rank.product == second.rank.product
+                && keys.iter().all(|key| !paired.contains_key(key))
+            {
+                paired.extend(keys.map(|key| (key, first.rank)));
+            }
+        }
+        for node in &mut self.nodes {
+            let Some(rank) = paired.get(&(node.register, node.view)) else { continue };
+            node.rank = Rank { place: rank.place, beside: rank.beside, ..node.rank };
+        }
     }
 }
