@@ -21,6 +21,8 @@
 
 mod nodes;
 mod schedule;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
 
