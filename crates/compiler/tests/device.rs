@@ -15,6 +15,7 @@ use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_ckks::rns::{Domain, Poly};
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
+use cerium_compiler::kernel::Fusion;
 use cerium_compiler::polynomial::{Interpreter, KeySource};
 use cerium_compiler::{CompileOptions, compile};
 use cerium_runtime::{CpuDevice, KeyStore, Session, progress};
@@ -65,11 +66,12 @@ impl KeySource for Keys {
 #[test]
 fn the_cpu_device_computes_what_the_interpreter_computes() {
     let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let mut rng = programs::fresh_rng();
         let source = programs::random(&params, &mut rng);
-        let chunk = rng.random_range(1..12);
-        let options = CompileOptions { chunk: Some(chunk), ..CompileOptions::default() };
+        let fusion = [Fusion::None, Fusion::Horizontal, Fusion::Full, Fusion::Full][rng.random_range(0..4)];
+        let width = Some(rng.random_range(1..64));
+        let options = CompileOptions { fusion, width, ..CompileOptions::default() };
         let artifact = compile(&source, &options, &mut Trace::default()).unwrap();
         artifact.validate().unwrap();
         let keys = Keys::new(&params, &artifact.keys, &mut rng);
@@ -94,7 +96,10 @@ fn the_cpu_device_computes_what_the_interpreter_computes() {
                 for run in 0..2 {
                     let (outputs, _) = session.run(&inputs).unwrap();
                     let words: Vec<&[u32]> = outputs.iter().map(Ciphertext::words).collect();
-                    assert!(words.concat() == expected, "{isa}, {threads} threads, run {run}");
+                    assert!(
+                        words.concat() == expected,
+                        "{fusion:?}, width {width:?}, {isa}, {threads} threads, run {run}"
+                    );
                 }
             }
         }

@@ -1,8 +1,11 @@
 //! Runs the filetests: `tests/filetests/<level>/<name>.cer`, each an input and the expected output in one file.
 //!
 //! ```text
-//! # test: <kind>          cat, verify, the name of a pass or lowering, assemble, cost (launches, blocks, bytes,
+//! # test: <kind>          cat, verify, the name of a pass or lowering, kernels without fusion (assemble), with launches
+//!                         fused (horizontal), with operations fused as well (fuse), cost (launches, blocks, bytes,
 //!                         multiplications, key switches and memory of the compiled program, counted by the null device)
+//! # fusion: all           for cost: what the program costs before and after each kind of fusion, and the traffic that none
+//!                         can avoid
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
 //! # key_memory: <bytes>   what the keys may take, for fit_keys
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
@@ -19,20 +22,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cerium_artifact::{GatherId, Recipe, Tensor, TensorId};
+use cerium_artifact::kernel::Body;
+use cerium_artifact::{Artifact, GatherId, Operand, Recipe, Step, Tensor, TensorId};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{self, Context, Data, passes};
 use cerium_compiler::dsl::{Packing, SourcePort, SourceProgram};
 use cerium_compiler::ir::{Module, Trace, simplify, text};
+use cerium_compiler::kernel::{self, Fusion, KernelOptions};
 use cerium_compiler::limb::passes as limb_passes;
 use cerium_compiler::polynomial::passes as poly_passes;
-use cerium_compiler::{CompileOptions, compile, kernel, limb, polynomial};
+use cerium_compiler::{CompileOptions, compile, limb, polynomial};
 use cerium_runtime::{KernelClass, null};
 
 struct FileTest {
     kind: String,
     context: Context,
     key_memory: Option<u64>,
+    all_fusions: bool,
     input: String,
 }
 
@@ -71,13 +77,14 @@ fn filetests() {
 }
 
 fn parse(source: &str) -> FileTest {
-    let (mut kind, mut params, mut key_memory) = (None, "insecure-test", None);
+    let (mut kind, mut params, mut key_memory, mut all_fusions) = (None, "insecure-test", None, false);
     let mut data = Data::default();
     for line in source.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(": ")) else { continue };
         match key {
             "test" => kind = Some(value.trim().to_string()),
             "params" => params = value.trim(),
+            "fusion" => all_fusions = value.trim() == "all",
             "key_memory" => key_memory = value.trim().parse().ok(),
             "weight" => declare(&mut data, value.trim().parse().expect("a weight has a period")),
             "constant" => {
@@ -95,6 +102,7 @@ fn parse(source: &str) -> FileTest {
         kind: kind.expect("a filetest has a `# test:` line"),
         context,
         key_memory,
+        all_fusions,
         input: source.to_string(),
     }
 }
@@ -184,20 +192,24 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("form_dots", _) => pass(read_limb().map_err(fail)?, |m| {
             let Ok(()) = limb_passes::form_dots(m);
         }),
-        ("order_by_prime", _) => pass(read_limb().map_err(fail)?, |m| {
-            let Ok(()) = limb_passes::order_by_prime(m, 1);
-        }),
-        ("assemble", _) => {
-            let assembled = kernel::assemble(&read_limb().map_err(fail)?, 4);
-            Ok(assembled.functions.iter().map(kernel::text::write).collect())
-        }
-        ("cost", "ciphertext") => cost(read_ct().map_err(fail)?),
+        ("assemble", _) => assemble(&read_limb().map_err(fail)?, Fusion::None),
+        ("horizontal", _) => assemble(&read_limb().map_err(fail)?, Fusion::Horizontal),
+        ("fuse", _) => assemble(&read_limb().map_err(fail)?, Fusion::Full),
+        ("cost", "ciphertext") => cost(test),
         (kind, level) => Err(format!("there is no test of kind `{kind}` on the {level} level")),
     }
 }
 
+/// The kernels of all functions.
+fn assemble(module: &limb::Module, fusion: Fusion) -> Result<String, String> {
+    let assembled = kernel::assemble(module, &KernelOptions { fusion, width: 64 });
+    Ok(assembled.functions.iter().map(kernel::text::write).collect())
+}
+
 /// What one run of the compiled program costs.
-fn cost(module: ciphertext::Module) -> Result<String, String> {
+fn cost(test: &FileTest) -> Result<String, String> {
+    let module = text::read::<ciphertext::Ciphertext>(&test.input, test.context.clone());
+    let module = module.map_err(|e| e.to_string())?;
     let ports = |kind: &str, count: usize| {
         (0..count).map(|i| SourcePort { name: format!("{kind}{i}"), packing: Packing::dense(16) }).collect()
     };
@@ -208,21 +220,47 @@ fn cost(module: ciphertext::Module) -> Result<String, String> {
         outputs: ports("out", outputs),
         module,
     };
-    let artifact =
-        compile(&source, &CompileOptions::default(), &mut Trace::default()).map_err(|e| e.to_string())?;
-    let measured = null::measure(&artifact).map_err(|e| e.to_string())?;
+    let measure = |fusion: Fusion| {
+        let options = CompileOptions { fusion, ..CompileOptions::default() };
+        let artifact = compile(&source, &options, &mut Trace::default()).map_err(|e| e.to_string())?;
+        let measured = null::measure(&artifact).map_err(|e| e.to_string())?;
+        Ok::<_, String>((artifact, measured))
+    };
     let mut out = String::new();
+    if test.all_fusions {
+        for (name, fusion) in [("unfused", Fusion::None), ("horizontal", Fusion::Horizontal)] {
+            let (_, measured) = measure(fusion)?;
+            let cost = measured.usage.total().cost;
+            let bytes = cost.bytes_read + cost.bytes_written;
+            let _ = writeln!(
+                out,
+                "{name}: {} launches, {bytes} bytes, pool: {} bytes",
+                cost.launches, measured.pool_bytes
+            );
+        }
+    }
+    let (artifact, measured) = measure(Fusion::Full)?;
     for class in KernelClass::ALL {
-        let usage = measured.usage.class(class);
+        let cost = measured.usage.class(class).cost;
         let _ = writeln!(
             out,
             "{}: {} launches, {} blocks, {} bytes read, {} bytes written, {} multiplications",
             class.name(),
-            usage.launches,
-            usage.blocks,
-            usage.bytes_read,
-            usage.bytes_written,
-            usage.multiplications
+            cost.launches,
+            cost.blocks,
+            cost.bytes_read,
+            cost.bytes_written,
+            cost.multiplications
+        );
+    }
+    if test.all_fusions {
+        let cost = measured.usage.total().cost;
+        let (bytes, least) = (cost.bytes_read + cost.bytes_written, unavoidable(&artifact));
+        let ratio = bytes as f64 / least as f64;
+        let _ = writeln!(
+            out,
+            "fused: {} launches, {bytes} bytes, {ratio:.3} times the unavoidable {least}",
+            cost.launches
         );
     }
     let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
@@ -236,6 +274,36 @@ fn cost(module: ciphertext::Module) -> Result<String, String> {
     let _ = writeln!(out, "plaintexts: {} bytes", measured.plaintext_bytes);
     let _ = writeln!(out, "keys: {} of {} bytes", artifact.keys.len(), measured.key_bytes);
     Ok(out)
+}
+
+/// Bytes that cross memory in a run however operations are fused, as long as a limb does not fit on a processor's chip: what a
+/// transform takes is written by somebody and read by it, what it makes is written by it and read by somebody; keys and
+/// plaintexts are read where they are used.
+fn unavoidable(artifact: &Artifact) -> u64 {
+    let limb = 4 << Params::new(artifact.params.clone()).expect("a compiled program is valid").log_n();
+    let mut bytes: Vec<u64> = Vec::new();
+    for function in &artifact.functions {
+        let step = |step: &Step| match step {
+            Step::Call { function, .. } => bytes[function.0 as usize],
+            Step::Launch(kernel) => {
+                let transforms = match &kernel.body {
+                    Body::Ntt(transform) | Body::Intt(transform) => 4 * limb * transform.blocks.len() as u64,
+                    Body::Elementwise { .. } | Body::BaseConvert { .. } => 0,
+                };
+                let loads = kernel.body.blocks().flat_map(|block| &block.loads).map(|load| match load {
+                    Operand::Key { .. } => limb,
+                    Operand::Plain { plaintext, .. } => {
+                        8 << function.plaintexts[*plaintext as usize].log_period
+                    }
+                    Operand::Local(_) | Operand::Arg(_) | Operand::Result(_) => 0,
+                });
+                transforms + loads.sum::<u64>()
+            }
+        };
+        let sum = function.steps.iter().map(step).sum();
+        bytes.push(sum);
+    }
+    bytes.last().copied().unwrap_or(0)
 }
 
 /// Printing and parsing are inverses.

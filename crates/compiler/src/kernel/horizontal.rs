@@ -19,10 +19,13 @@ use cerium_artifact::StageId;
 use cerium_ckks::params::Params;
 
 use super::program::{Limb, Shape, program};
-use super::vertical::{Class, Steps};
+use super::vertical::{Class, Step, Steps};
 use super::{Fusion, KernelOptions};
 use crate::ir::{Operation, ValueId};
 use crate::limb::{Function, Op, Type};
+
+/// Launches' worth of steps within which steps are ordered by depth.
+const WINDOW: usize = 4;
 
 /// One launch of a function's schedule, or a call.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ pub(super) fn horizontal(
     let mut launches =
         Launches { function, params, steps, escapes, options, launches: Vec::new(), open: HashMap::new() };
     let mut place: Vec<Option<usize>> = vec![None; steps.steps.len()];
-    for step in depth_first(&reads) {
+    for step in depth_first(&reads, &in_windows(&steps.steps, WINDOW * options.width)) {
         let after = reads[step].iter().filter_map(|&before| place[before]).max();
         place[step] = Some(launches.add(step, after));
     }
@@ -90,12 +93,20 @@ fn reads(function: &Function, steps: &Steps, step: usize, escapes: &mut [bool]) 
     reads
 }
 
-/// Every step behind those it reads from, otherwise in order.
-fn depth_first(reads: &[Vec<usize>]) -> Vec<usize> {
+/// The steps in windows of `window` steps, each sorted by depth, so that the digits of a polynomial are all converted before the
+/// first is transformed, and then transformed together.
+fn in_windows(steps: &[Step], window: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..steps.len()).collect();
+    order.chunks_mut(window).for_each(|window| window.sort_by_key(|&step| steps[step].depth));
+    order
+}
+
+/// Every step behind those it reads from, otherwise in the order of `wanted`.
+fn depth_first(reads: &[Vec<usize>], wanted: &[usize]) -> Vec<usize> {
     let mut order = Vec::with_capacity(reads.len());
     let mut visited = vec![false; reads.len()];
     let mut stack: Vec<(usize, usize)> = Vec::new();
-    for first in 0..reads.len() {
+    for &first in wanted {
         if std::mem::replace(&mut visited[first], true) {
             continue;
         }

@@ -63,7 +63,8 @@ pub(super) struct Step {
     pub(super) anchor: Option<usize>,
     /// The operations of an elementwise step; the epilogue of others.
     pub(super) body: Vec<usize>,
-    depth: u32,
+    /// Length of the longest chain of steps that ends with it.
+    pub(super) depth: u32,
     /// What the body loads.
     loads: HashSet<ValueId>,
 }

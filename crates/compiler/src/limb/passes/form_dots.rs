@@ -20,7 +20,7 @@ use crate::ir::simplify::remove_unused;
 use crate::ir::{Operation, ValueId};
 
 /// Operands of the longest dot product that is formed: longer sums are sums of dot products.
-const MAX_OPERANDS: usize = 1024;
+const MAX_OPERANDS: usize = 256;
 
 /// Runs the pass.
 pub fn form_dots(module: &mut Module) -> Result<(), Infallible> {
