@@ -4,19 +4,21 @@
 // take two words each, for primes below 2^24; each product is below 2^56.
 template <int K, int V> DEVICE Words<V> wraps(const Words<V> (&y)[K + 1], const u32* fractions) {
     Sums<V> sum;
+    Words<V> upper; // what is added to the high words: the whole is below 2^61
 #pragma unroll
-    for (int k = 0; k < V; k++) sum.w[k] = 1ull << 55;
+    for (int k = 0; k < V; k++) sum.w[k] = 1ull << 55, upper.w[k] = 0;
 #pragma unroll
     for (int i = 0; i < K; i++) {
         const u32 low_word = fetch(fractions + 2 * i), high_word = fetch(fractions + 2 * i + 1);
 #pragma unroll
         for (int k = 0; k < V; k++) {
-            sum.w[k] += wide(y[i].w[k], low_word) + ((u64)(y[i].w[k] * high_word) << 32);
+            sum.w[k] += wide(y[i].w[k], low_word);
+            upper.w[k] += y[i].w[k] * high_word;
         }
     }
     Words<V> out;
 #pragma unroll
-    for (int k = 0; k < V; k++) out.w[k] = (u32)(sum.w[k] >> 56);
+    for (int k = 0; k < V; k++) out.w[k] = (high(sum.w[k]) + upper.w[k]) >> 24;
     return out;
 }
 
