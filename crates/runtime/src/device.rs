@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cerium_artifact::{Function, Kernel, Operand};
 use cerium_ckks::params::Params;
 
+use crate::cuda::CudaError;
 use crate::key_store::KeyStore;
 use crate::memory::{PlaintextId, Plaintexts};
 use crate::profile::UsageTable;
@@ -74,6 +75,9 @@ pub enum DeviceError {
         /// The system's reason.
         reason: String,
     },
+    /// Something of CUDA failed.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 /// An executor of kernels.

@@ -9,11 +9,12 @@ use cerium_ckks::encoding::Encoder;
 use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key};
 use cerium_models::data::Dataset;
 use cerium_models::reference;
-use cerium_runtime::{CpuDevice, KeyStore, Session};
+use cerium_runtime::{KeyStore, Session};
 use serde_json::json;
 
 use super::Threads;
 use super::decrypt::decrypt_outputs;
+use super::device::DeviceArgs;
 use super::keygen::{evaluation_keys, generate};
 use super::run::{show_stages, stage_times, stages_json};
 use crate::figures::{self, row};
@@ -45,6 +46,8 @@ pub(crate) struct Eval {
     insecure: bool,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -80,6 +83,7 @@ impl Eval {
         if inputs.is_empty() {
             bail!("there is nothing to classify; --count is at least 1");
         }
+        let device = self.device.open(threads)?;
         let progress = Progress::new();
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();
@@ -95,7 +99,6 @@ impl Eval {
                 (secret, KeyStore::from_keys(params, requests, keys, threads, &step)?)
             }
         };
-        let device = Box::new(CpuDevice::new(threads)?);
         let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
         let preparation = start.elapsed();
 

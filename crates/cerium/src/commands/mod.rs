@@ -4,6 +4,7 @@ mod bench;
 mod compile;
 mod decrypt;
 mod demo;
+mod device;
 mod encrypt;
 mod eval;
 mod explain;

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cerium_ckks::wire;
-use cerium_runtime::{CpuDevice, KeyStore, Profile, Session};
+use cerium_runtime::{KeyStore, Profile, Session};
 use serde_json::{Value, json};
 
 use super::Threads;
+use super::device::DeviceArgs;
 use crate::figures::{self, row};
 use crate::files;
 use crate::program::Program;
@@ -31,6 +32,8 @@ pub(crate) struct Run {
     output: PathBuf,
     #[command(flatten)]
     threads: Threads,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,11 +44,11 @@ impl Run {
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
         let inputs = program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?;
+        let device = self.device.open(threads)?;
         let progress = Progress::new();
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();
         let keys = KeyStore::open(&self.keys, &program.params, &program.artifact.keys, threads, &step)?;
-        let device = Box::new(CpuDevice::new(threads)?);
         let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
         let preparation = start.elapsed();
         let (outputs, profile) = progress.work("running", || session.run(&inputs))?;
@@ -89,6 +92,9 @@ pub(super) fn stages_json(stages: &[(String, Duration)]) -> Value {
 }
 
 pub(super) fn show_stages(stages: &[(String, Duration)]) -> String {
+    if stages.is_empty() {
+        return String::new(); // a GPU does not take them unless it is told to
+    }
     let total: Duration = stages.iter().map(|(_, time)| *time).sum();
     let share =
         |time: &Duration| format!("{:.0}%", 100.0 * time.as_secs_f64() / total.as_secs_f64().max(1e-9));

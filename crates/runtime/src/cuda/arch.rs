@@ -28,6 +28,11 @@ impl Arch {
     pub const fn number(self) -> u32 {
         10 * self.major + self.minor
     }
+
+    /// Earlier architectures whose machine code it runs, the latest first.
+    pub fn earlier(self) -> impl Iterator<Item = Arch> {
+        (0..self.minor).rev().map(move |minor| Arch { major: self.major, minor })
+    }
 }
 
 impl fmt::Display for Arch {
@@ -60,6 +65,7 @@ mod tests {
         for arch in [Arch::SM_80, Arch::SM_90, Arch::SM_100, Arch::new(12, 1)] {
             assert_eq!(arch.to_string().parse(), Ok(arch));
         }
+        assert!(Arch::new(8, 2).earlier().eq([Arch::new(8, 1), Arch::SM_80]));
         for text in ["", "90", "sm_", "sm_9", "sm_090", "sm_+90", "sm_90a", "compute_90", "sm_99999999999"] {
             assert_eq!(text.parse::<Arch>(), Err(ParseArchError(text.to_string())));
         }

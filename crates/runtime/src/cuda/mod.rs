@@ -1,7 +1,22 @@
 //! NVIDIA GPUs. Everything of CUDA is loaded at run time: the workspace builds, tests and runs without any of it.
+//!
+//! [`CudaDevice`] is the device. Its parts, in the order in which a program passes them: `plan` (kernels become launches of
+//! emitted text, and everything they read is laid out), [`compile`] (text becomes machine code: [`cache`], [`nvrtc`]),
+//! `device` (memory, recorded launches, tables of activations), [`gpu`] (what is asked of a GPU) and `driver` behind it. Only
+//! the last needs a GPU to be tried.
 
 pub mod arch;
 pub mod cache;
+pub mod compile;
+mod device;
+mod driver;
+pub mod error;
+pub mod gpu;
 pub mod nvrtc;
+mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use arch::Arch;
+pub use device::{CudaDevice, CudaOptions};
+pub use error::CudaError;

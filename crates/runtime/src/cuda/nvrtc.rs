@@ -4,6 +4,7 @@
 //! of CUDA 12 and 13 have. It needs no GPU and no driver. It comes with the CUDA toolkit, or alone as the Python package
 //! `nvidia-cuda-nvrtc` (32 MB packed).
 
+use std::error::Error;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,10 +22,12 @@ use super::cache::cache_folder;
 pub enum NvrtcError {
     /// There is no NVRTC, or one that cannot be opened.
     #[error(
-        "no NVRTC (libnvrtc.so.13 or .12) in {searched}: {reason}; install CUDA 12 or 13, or run `python3 -m pip install \
+        "no NVRTC (libnvrtc.so.12 or later, up to .{newest}) in {searched}: {reason}; install CUDA 12 or 13, or run `python3 -m pip install \
          --target {} nvidia-cuda-nvrtc`", .install.display()
     )]
     Missing {
+        /// The newest version of CUDA that would serve.
+        newest: u32,
         /// Where it was looked for.
         searched: String,
         /// What the loader said last.
@@ -154,6 +157,11 @@ impl Nvrtc {
     /// (`nvidia/cu13/lib`, `nvidia/cuda_nvrtc/lib`). Without: what the system's loader finds, then the Python package under
     /// `cerium/nvrtc` of the user's cache folder, then `/usr/local/cuda`.
     pub fn load(folder: Option<&Path>) -> Result<Nvrtc, NvrtcError> {
+        Nvrtc::load_up_to(folder, 13)
+    }
+
+    /// The same, of a version of CUDA up to `newest` (12 or 13): drivers refuse what a newer one made.
+    pub fn load_up_to(folder: Option<&Path>, newest: u32) -> Result<Nvrtc, NvrtcError> {
         let install = cache_folder().unwrap_or_default().join("nvrtc");
         let mut folders: Vec<Option<PathBuf>> = Vec::new();
         let searched = match folder {
@@ -170,18 +178,19 @@ impl Nvrtc {
         };
         let mut reason = "no such file".to_string();
         for folder in &folders {
-            for name in ["libnvrtc.so.13", "libnvrtc.so.12"] {
-                let path = folder.as_ref().map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+            for major in (12..=newest.min(13)).rev() {
+                let name = PathBuf::from(format!("libnvrtc.so.{major}"));
+                let path = folder.as_ref().map_or_else(|| name.clone(), |folder| folder.join(&name));
                 if folder.is_some() && !path.is_file() {
                     continue;
                 }
                 match Nvrtc::open(&path) {
                     Ok(nvrtc) => return nvrtc,
-                    Err(error) => reason = error.to_string(),
+                    Err(error) => reason = error.source().map_or(error.to_string(), ToString::to_string),
                 }
             }
         }
-        Err(NvrtcError::Missing { searched, reason, install })
+        Err(NvrtcError::Missing { newest, searched, reason, install })
     }
 
     /// Opens a library; the outer error is the loader's.
@@ -448,7 +457,7 @@ mod tests {
         fs::create_dir(&damaged).unwrap();
         fs::write(damaged.join("libnvrtc.so.13"), b"not a library").unwrap();
         let error = Nvrtc::load(Some(folder.path())).err().unwrap().to_string();
-        assert!(error.contains("libnvrtc.so.13") && !error.contains("no such file"), "{error}");
+        assert!(error.contains("lib64/libnvrtc.so.13") && !error.contains("no such file"), "{error}");
     }
 
     #[test]

@@ -55,6 +55,13 @@ pub enum PlaintextError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PlaintextId(u32);
 
+impl PlaintextId {
+    /// The index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// One encoding.
 #[derive(Clone, Copy, Debug)]
 struct Encoding {
@@ -274,6 +281,12 @@ impl Plaintexts {
         let Entry { offset, limb_words, limbs } = self.entries[id.0 as usize];
         assert!(limb < limbs, "limb {limb} of a plaintext of {limbs}");
         &self.pages.words()[offset + limb * limb_words..][..limb_words]
+    }
+
+    /// The words of each: its compact limbs one behind the other.
+    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        let words = |entry: &Entry| &self.pages.words()[entry.offset..][..entry.limb_words * entry.limbs];
+        self.entries.iter().map(words)
     }
 
     /// Bytes that they occupy.

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use num_complex::Complex64;
 use serde::Serialize;
 
+use super::super::device::DeviceArgs;
 use super::measure::{Prepared, Setup, Times, check_runs, cpu_time, peak_rss_bytes};
 use crate::figures::{self, row};
 
@@ -35,6 +36,8 @@ pub(super) struct Bootstrap {
     /// Most memory for evaluation keys, in decimal units (`4GB`): fewer keys for more time.
     #[arg(long, value_name = "BYTES")]
     key_memory: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Threads of the bootstrap; 0 stands for one on each core. Keys are made on all.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -112,7 +115,7 @@ struct Report {
 impl Bootstrap {
     pub(super) fn run(self) -> Result<()> {
         check_runs(self.runs)?;
-        let mut setup = Setup::new(&self.params, self.threads)?;
+        let mut setup = Setup::new(&self.params, &self.device, self.threads)?;
         setup.key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         if setup.params.bootstrap().is_none() {
             bail!("{} has no levels for bootstrapping; boot-40 and its like do", setup.params.name());

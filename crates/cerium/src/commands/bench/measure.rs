@@ -12,9 +12,10 @@ use cerium_compiler::ciphertext::Slots;
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::{CompileOptions, compile};
-use cerium_runtime::{CpuDevice, KeyStore, Session};
+use cerium_runtime::{KeyStore, Session};
 use serde::Serialize;
 
+use super::super::device::DeviceArgs;
 use super::super::keygen;
 use crate::program::Program;
 use crate::progress::Progress;
@@ -25,6 +26,7 @@ pub(super) struct Setup {
     pub(super) progress: Progress,
     secret: SecretKey,
     encoder: Encoder,
+    device: DeviceArgs,
     threads: usize,
     /// As in [`CompileOptions`].
     pub(super) key_memory: Option<u64>,
@@ -41,12 +43,13 @@ pub(super) struct Prepared<'a> {
 
 impl Setup {
     /// With a fresh secret key under a parameter set; those without security are welcome, because nothing secret is
-    /// encrypted here. Programs run on `threads` threads, 0 for one on each core.
-    pub(super) fn new(params: &str, threads: usize) -> Result<Setup> {
+    /// encrypted here. Programs run on `device`, a CPU with `threads` threads, 0 for one on each core.
+    pub(super) fn new(params: &str, device: &DeviceArgs, threads: usize) -> Result<Setup> {
         let params = Params::named_insecure(params)?;
         let secret = SecretKey::generate_insecure(&params)?;
         let encoder = Encoder::new(&params);
-        Ok(Setup { params, progress: Progress::new(), secret, encoder, threads, key_memory: None })
+        let device = device.clone();
+        Ok(Setup { params, progress: Progress::new(), secret, encoder, device, threads, key_memory: None })
     }
 
     /// Compiles a program, makes its keys (on all cores) and a session. `samples` are as in [`CompileOptions`].
@@ -60,7 +63,7 @@ impl Setup {
         let key_generation = start.elapsed();
         let step = |what: &'static str, done: usize, total: usize| self.progress.step(what, done, total);
         let keys = KeyStore::from_keys(&self.params, &program.artifact.keys, keys, 0, &step)?;
-        let device = Box::new(CpuDevice::new(self.threads)?);
+        let device = self.device.open(self.threads)?;
         let session = Session::new(&program.artifact, keys, device, 0, &step)?;
         self.progress.clear();
         Ok(Prepared { setup: self, program, session, compilation, key_generation })

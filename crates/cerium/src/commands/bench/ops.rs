@@ -4,12 +4,11 @@ use anyhow::{Context, Result, bail};
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 use cerium_compiler::dsl::SourceProgram;
-use cerium_runtime::CpuDevice;
-use cerium_runtime::device::Device;
 use num_complex::Complex64;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::device::DeviceArgs;
 use super::measure::{Setup, Times, check_runs, peak_rss_bytes};
 use crate::figures::{self, row};
 
@@ -26,6 +25,8 @@ pub(super) struct Ops {
     /// Levels of the operands, `all` for each; without, the top level.
     #[arg(long, value_name = "LEVELS")]
     levels: Option<String>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Threads; 0 stands for one on each core.
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -73,10 +74,10 @@ const OPERATIONS: &[(&str, &str)] = &[
 impl Ops {
     pub(super) fn run(self) -> Result<()> {
         check_runs(self.runs)?;
-        let setup = Setup::new(&self.params, self.threads)?;
+        let setup = Setup::new(&self.params, &self.device, self.threads)?;
         let params = &setup.params;
         let levels = self.levels(params)?;
-        let device = CpuDevice::new(self.threads)?.name();
+        let device = self.device.open(self.threads)?.name();
         let mut rows = Vec::new();
         for &level in levels.iter().rev() {
             // At level 0 nothing can be rescaled.

@@ -1,0 +1,92 @@
+//! Which device computes, for verbs that run programs.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Result;
+use cerium_runtime::CpuDevice;
+use cerium_runtime::cuda::cache::CubinCache;
+use cerium_runtime::cuda::{CudaDevice, CudaError, CudaOptions};
+use cerium_runtime::device::{Device, DeviceError};
+
+/// A device, and what a GPU needs besides.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct DeviceArgs {
+    /// Where to compute: `cpu`, `cuda` (`cuda:1` for the second GPU), or `auto` for a GPU if there is one.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE")]
+    device: Choice,
+    /// Folder of NVRTC, which compiles kernels for GPUs: a CUDA toolkit or a folder of Python packages. Without, the usual
+    /// places.
+    #[arg(long, value_name = "DIR")]
+    nvrtc: Option<PathBuf>,
+    /// Folder of compiled kernels. Without, `cerium/cubins` in the user's cache folder.
+    #[arg(long, value_name = "DIR")]
+    cubins: Option<PathBuf>,
+    /// Take the time of each stage on a GPU, which makes the whole slower.
+    #[arg(long)]
+    stage_times: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Cpu,
+    Cuda(u32),
+    Auto,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Choice, String> {
+        let ordinal = text.strip_prefix("cuda:").map(str::parse);
+        match (text, ordinal) {
+            ("cpu", _) => Ok(Choice::Cpu),
+            ("cuda", _) => Ok(Choice::Cuda(0)),
+            ("auto", _) => Ok(Choice::Auto),
+            (_, Some(Ok(ordinal))) => Ok(Choice::Cuda(ordinal)),
+            _ => Err("devices are cpu, cuda, cuda:1 and so on, and auto".to_string()),
+        }
+    }
+}
+
+impl DeviceArgs {
+    /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
+    pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+        match self.device {
+            Choice::Cpu => Ok(Box::new(CpuDevice::new(threads)?)),
+            Choice::Cuda(ordinal) => Ok(Box::new(CudaDevice::new(self.options(ordinal))?)),
+            Choice::Auto => match CudaDevice::new(self.options(0)) {
+                Ok(device) => Ok(Box::new(device)),
+                Err(DeviceError::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => {
+                    Ok(Box::new(CpuDevice::new(threads)?))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn options(&self, ordinal: u32) -> CudaOptions {
+        CudaOptions {
+            ordinal,
+            nvrtc: self.nvrtc.clone(),
+            cache: self.cubins.as_deref().map_or_else(CubinCache::of_user, CubinCache::at),
+            profile: self.stage_times,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named() {
+        assert_eq!("cpu".parse(), Ok(Choice::Cpu));
+        assert_eq!("auto".parse(), Ok(Choice::Auto));
+        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert_eq!("cuda:3".parse(), Ok(Choice::Cuda(3)));
+        for text in ["", "gpu", "cuda:", "cuda:-1", "CUDA", "cpu:1"] {
+            assert!(text.parse::<Choice>().unwrap_err().contains("cuda:1"), "{text}");
+        }
+    }
+}
