@@ -1,25 +1,267 @@
-//! Number-theoretic transforms.
+//! Number-theoretic transforms: one kernel for a small limb, two for a large one.
+//!
+//! ```text
+//! forward, 2^16                                    inverse, 2^16
+//! kernel 1: prologue on 16 words a thread,         kernel 1: prologue on stretches, 16 bytes at a time,
+//!           stages 0..4 and 4..8 on 32 columns               stages 16..12 and 12..8 on stretches
+//!           of 256 words                           kernel 2: stages 8..4 and 4..0 on 32 columns of 256 words,
+//! kernel 2: stages 8..12 and 12..16 on                       with the factor, then the epilogue
+//!           stretches, then the epilogue,
+//!           16 bytes at a time
+//! ```
+//!
+//! Between the kernels the limb is in its home ([`Transform::home`]), words in `[0, 4q)` or `[0, 2q)`; [`geometry`] cuts a
+//! transform into passes, [`tables`] has its factors, and `device/transform.cuh` the text of a pass. Words wander in the
+//! ranges of Harvey's butterflies, as on the CPU; factors are in Montgomery form, so that one word of table serves a
+//! butterfly and products of factors are cheap: those of the last stages are made on the fly.
+
+mod geometry;
+mod tables;
+
+use std::fmt::Write as _;
 
 use cerium_artifact::Function;
-use cerium_artifact::kernel::Transform;
+use cerium_artifact::kernel::{Block, Transform};
 use cerium_ckks::params::Params;
+use cerium_ckks::primes::primitive_root;
 
 use super::Emitter;
-use super::abi::Launch;
+use super::abi::{BlockShape, ENTRY, Launch};
+use super::program::Code;
+use geometry::{Phase, WORDS, made_stages, phases};
 
-/// The words behind the `tables` of every function: twiddle factors of all primes of the pool.
-pub fn tables(_params: &Params) -> Vec<u32> {
-    Vec::new()
-}
+pub use tables::tables;
 
+/// Arithmetic of transforms.
+const TRANSFORM: &str = include_str!("device/transform.cuh");
+
+/// Registers of a thread without a program worth mentioning, and with one.
+const REGISTERS: [u32; 2] = [64, 128];
+
+/// Registers of a multiprocessor, on every device that is served.
+const ALL_REGISTERS: u32 = 65_536;
+
+/// The launches of a forward transform.
 pub(super) fn forward(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
-    emit(emitter, function, transform)
+    Kernels::new(emitter.params(), function, transform, false).emit(emitter, transform)
 }
 
+/// The launches of an inverse transform.
 pub(super) fn inverse(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
-    emit(emitter, function, transform)
+    Kernels::new(emitter.params(), function, transform, true).emit(emitter, transform)
 }
 
-fn emit(_: &mut Emitter<'_>, _: &Function, _: &Transform) -> Vec<Launch> {
-    unreachable!("transforms are written by another branch")
+/// What the kernels of a transform have in common.
+struct Kernels<'a> {
+    params: &'a Params,
+    function: &'a Function,
+    log_n: u32,
+    inverse: bool,
+    shape: BlockShape,
+    prologue: Code,
+    epilogue: Code,
+    home: usize,
+}
+
+impl<'a> Kernels<'a> {
+    fn new(params: &'a Params, function: &'a Function, transform: &Transform, inverse: bool) -> Kernels<'a> {
+        let shape = BlockShape::of(params, function, &transform.blocks);
+        let prologue = Code::prologue(transform, &shape);
+        let epilogue = Code::epilogue(&transform.epilogue, &shape, transform.home());
+        let home = shape.store(transform.home());
+        Kernels { params, function, log_n: params.log_n(), inverse, shape, prologue, epilogue, home }
+    }
+
+    /// Constants of a row: those of the block, and the factors of an inverse transform.
+    fn constants(&self) -> usize {
+        self.shape.constants() + if self.inverse { 2 } else { 0 }
+    }
+
+    fn emit(&self, emitter: &mut Emitter<'_>, transform: &Transform) -> Vec<Launch> {
+        let (mut pointers, mut constants) = (Vec::new(), Vec::new());
+        for block in &transform.blocks {
+            self.shape.push_pointers(block, &mut pointers);
+            self.shape.push_constants(self.params, self.function, block, &mut constants);
+            if self.inverse {
+                constants.extend(self.scale(block));
+            }
+        }
+        let mut phases = phases(self.log_n);
+        if self.inverse {
+            phases.reverse();
+        }
+        let mut launches = Vec::with_capacity(phases.len());
+        for (i, phase) in phases.iter().enumerate() {
+            let (first, last) = (i == 0, i + 1 == phases.len());
+            let source = if self.inverse {
+                emitter.intern("intt", &self.inverse_text(phase, first, last))
+            } else {
+                emitter.intern("ntt", &self.forward_text(phase, first, last))
+            };
+            launches.push(Launch {
+                source,
+                grid: [1 << (self.log_n - phase.log_tile), transform.blocks.len() as u32],
+                block: phase.threads(),
+                shared_bytes: 0,
+                pointers: pointers.clone(),
+                constants: constants.clone(),
+                scratch_limbs: 0,
+            });
+        }
+        launches
+    }
+
+    /// What the words of an inverse transform are multiplied by in stage 0: the factor of the block over N, and that times the
+    /// factor of the stage, in Montgomery form.
+    fn scale(&self, block: &Block) -> [u32; 2] {
+        let q = self.params.modulus(block.prime);
+        let psi = primitive_root(q, self.log_n).expect("checked parameters have transforms");
+        let root = q.inv(q.pow(psi, 1 << (self.log_n - 1))).expect("a root is not zero");
+        // 1/N = ((q + 1) / 2)^log2(N).
+        let scale = q.mul(q.pow(q.value().div_ceil(2), self.log_n.into()), block.scalars[0]);
+        [q.to_mont(scale), q.to_mont(q.mul(scale, root))]
+    }
+
+    /// The text of one kernel of a forward transform.
+    fn forward_text(&self, phase: &Phase, first: bool, last: bool) -> String {
+        let made = if last { made_stages(self.log_n) } else { 0 };
+        let mut body = String::new();
+        if first {
+            let (entry, words) = (pass(phase.passes[0]), words(&self.prologue));
+            let _ = write!(
+                body,
+                "    Words<16> x;
+    _Pragma(\"unroll\") for (int k = 0; k < 16; k += {words})
+        set_part(x, k, prologue<{words}, {entry}::STEP>(row, p, {entry}::at(0) + k * {entry}::STEP));
+"
+            );
+        } else {
+            let _ = writeln!(body, "    Words<16> x = {}::from_limb(home);", pass(phase.passes[0]));
+        }
+        for (i, &this) in phase.passes.iter().enumerate() {
+            let made = if i + 1 == phase.passes.len() { made } else { 0 };
+            let _ = writeln!(body, "    {}::forward<{made}>(x, roots, p);", pass(this));
+            if let Some(&next) = phase.passes.get(i + 1) {
+                let _ = writeln!(body, "    exchange<{}, {}>(x, shared);", pass(this), pass(next));
+            }
+        }
+        let leave = pass(phase.passes[phase.passes.len() - 1]);
+        if last {
+            let (kind, at, step) = stretch(&self.epilogue);
+            let _ = write!(
+                body,
+                "    {leave}::to_shared(shared, x);
+    __syncthreads();
+    _Pragma(\"unroll\") for (int k = 0; k < 4; k++)
+        epilogue<4, {step}>(row, p, T::at({at}), canonical({kind}_from_shared<T>(shared, k), p));
+"
+            );
+        } else {
+            let _ = writeln!(body, "    {leave}::to_limb(home, x);");
+        }
+        self.text(phase, first, last, &body)
+    }
+
+    /// The text of one kernel of an inverse transform.
+    fn inverse_text(&self, phase: &Phase, first: bool, last: bool) -> String {
+        let made = if first { made_stages(self.log_n) } else { 0 };
+        let enter = pass(phase.passes[phase.passes.len() - 1]);
+        let mut body = String::new();
+        if first {
+            let (kind, at, step) = stretch(&self.prologue);
+            let _ = write!(
+                body,
+                "    _Pragma(\"unroll\") for (int k = 0; k < 4; k++)
+        {kind}_to_shared<T>(shared, k, prologue<4, {step}>(row, p, T::at({at})));
+    __syncthreads();
+    Words<16> x = {enter}::from_shared(shared);
+"
+            );
+        } else {
+            let _ = writeln!(body, "    Words<16> x = {enter}::from_limb(home);");
+        }
+        for (i, &this) in phase.passes.iter().enumerate().rev() {
+            let made = if i + 1 == phase.passes.len() { made } else { 0 };
+            let _ = writeln!(body, "    {}::inverse<{made}, {}>(x, roots, p);", pass(this), last && i == 0);
+            if i > 0 {
+                let next = pass(phase.passes[i - 1]);
+                let _ = writeln!(body, "    exchange<{}, {next}>(x, shared);", pass(this));
+            }
+        }
+        let leave = pass(phase.passes[0]);
+        if last {
+            let scale = self.shape.constants();
+            let words = words(&self.epilogue);
+            let _ = write!(
+                body,
+                "    {leave}::scaled(x, constant(row, {scale}), constant(row, {scale} + 1), p);
+    _Pragma(\"unroll\") for (int k = 0; k < 16; k += {words})
+        epilogue<{words}, {leave}::STEP>(row, p, {leave}::at(0) + k * {leave}::STEP, part<{words}>(x, k));
+"
+            );
+        } else {
+            let _ = writeln!(body, "    {leave}::to_limb(home, x);");
+        }
+        self.text(phase, first, last, &body)
+    }
+
+    /// A kernel around what it does, with the programs that it calls.
+    fn text(&self, phase: &Phase, first: bool, last: bool, body: &str) -> String {
+        let (log_n, made, threads) = (self.log_n, made_stages(self.log_n), phase.threads());
+        let mut text = TRANSFORM.to_string();
+        let mut programmed = false;
+        for (here, name, code) in [(first, "prologue", &self.prologue), (last, "epilogue", &self.epilogue)] {
+            if here {
+                let _ = write!(text, "\n{}", code.function(name, &self.shape, log_n));
+                programmed |= code.len() > 2;
+            }
+        }
+        let blocks = (ALL_REGISTERS / REGISTERS[usize::from(programmed)] / threads).clamp(1, 32);
+        let _ = write!(
+            text,
+            "
+extern \"C\" __global__ void __launch_bounds__({threads}, {blocks})
+{ENTRY}(const u64* pointers, const u32* constants, const u32* tables) {{
+    typedef Tile<{log_n}, {}, {}, {}> T;
+    alignas(16) __shared__ u32 shared[T::WORDS];
+    const Row row = row_at(pointers + blockIdx.y * {}, constants + blockIdx.y * {});
+    const Prime p = prime_at(row.constants);
+    const u32* roots = roots_of<{log_n}, {made}, {}>(tables, p);
+    const u64 home = pointer(row, {});
+{body}}}
+",
+            phase.first,
+            phase.stages,
+            phase.log_tile,
+            self.shape.pointers(),
+            self.constants(),
+            self.inverse,
+            self.home,
+        );
+        text
+    }
+}
+
+/// The device's name of a pass.
+fn pass((start, radix): (u32, u32)) -> String {
+    format!("Pass<T, {start}, {radix}>")
+}
+
+/// Words of a thread that a program on columns works on at once.
+fn words(code: &Code) -> u32 {
+    match code.live() {
+        0..=1 => WORDS,
+        2..=6 => 8,
+        _ => 4,
+    }
+}
+
+/// How a program on stretches gets the words of a thread: what the functions of the device are called, the first local position,
+/// and how far apart words are.
+fn stretch(code: &Code) -> (&'static str, &'static str, &'static str) {
+    if code.moves() {
+        ("line", "4 * k * T::THREADS + threadIdx.x", "T::THREADS")
+    } else {
+        ("quad", "T::quad(k)", "1")
+    }
 }
