@@ -148,7 +148,8 @@ pub fn compile(
         let gather = &source.outputs[output].packing.gather;
         gather[slot % gather.len()] != cerium_artifact::NO_ELEMENT
     });
-    trace.record("ciphertext", "estimate_noise", start.elapsed(), (nodes, nodes));
+    let nodes = ct.functions.iter().map(|f| f.nodes.len()).sum();
+    trace.record("ciphertext", "estimate_noise", start.elapsed(), (nodes, noise.operations));
 
     let data = &ct.context.data;
     let mut gathers = data.gathers.clone();

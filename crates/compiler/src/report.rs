@@ -6,7 +6,7 @@ use cerium_artifact::Stage;
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 
-use crate::bootstrap::is_bootstrap;
+use crate::bootstrap::Refresh;
 use crate::ciphertext::noise::NoiseReport;
 use crate::ciphertext::{Function, Module, Op};
 use crate::ir::Operation;
@@ -21,49 +21,59 @@ pub(crate) fn default_width(params: &Params) -> usize {
 
 /// What each stage does, over all calls. A bootstrap counts in the stage that needs it; its parts have stages of their own.
 pub(crate) fn stages(module: &Module, noise: &NoiseReport) -> Vec<Stage> {
-    let new = |(name, error): (&String, &f64)| Tally {
-        stage: Stage {
-            name: name.clone(),
-            level_in: Level(0),
-            level_out: Level(u8::MAX),
-            operations: Vec::new(),
-            error: *error,
-        },
-        operations: BTreeMap::new(),
+    // Callees stand before callers: each body is looked at once, however often it is called.
+    let mut done: Vec<Vec<Tally>> = Vec::with_capacity(module.functions.len());
+    for function in &module.functions {
+        let tallies = tally(module, function, &done);
+        done.push(tallies);
+    }
+    let entry = done.pop().unwrap_or_default();
+    let finish = |((name, error), tally): ((&String, &f64), Tally)| Stage {
+        name: name.clone(),
+        level_in: tally.level_in,
+        level_out: tally.level_out.min(tally.level_in),
+        operations: tally.operations.into_iter().map(|(name, n)| (name.to_string(), n)).collect(),
+        error: *error,
     };
-    let mut tallies: Vec<Tally> = module.stages.iter().zip(&noise.stages).map(new).collect();
-    walk(module, module.entry(), &mut tallies);
-    let finish = |tally: Tally| {
-        let mut stage = tally.stage;
-        stage.level_out = stage.level_out.min(stage.level_in);
-        stage.operations = tally.operations.into_iter().map(|(name, n)| (name.to_string(), n)).collect();
-        stage
-    };
-    tallies.into_iter().map(finish).collect()
+    module.stages.iter().zip(&noise.stages).zip(entry).map(finish).collect()
 }
 
+/// What a function does in one stage, its callees included.
+#[derive(Clone)]
 struct Tally {
-    stage: Stage,
+    level_in: Level,
+    level_out: Level,
     operations: BTreeMap<&'static str, u64>,
 }
 
-fn walk(module: &Module, function: &Function, tallies: &mut [Tally]) {
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        self.level_in = self.level_in.max(other.level_in);
+        self.level_out = self.level_out.min(other.level_out);
+        for (name, count) in &other.operations {
+            *self.operations.entry(name).or_default() += count;
+        }
+    }
+}
+
+fn tally(module: &Module, function: &Function, callees: &[Vec<Tally>]) -> Vec<Tally> {
+    let none = Tally { level_in: Level(0), level_out: Level(u8::MAX), operations: BTreeMap::new() };
+    let mut tallies = vec![none; module.stages.len()];
     for node in &function.nodes {
         if let Op::Call { function: callee, .. } = &node.op {
-            if is_bootstrap(callee) {
+            if Refresh::of(callee).is_some() {
                 *tallies[node.stage.0 as usize].operations.entry("bootstrap").or_default() += 1;
             }
-            let (_, callee) = module.find(callee).expect("verified modules call defined functions");
-            walk(module, callee, tallies);
+            let (callee, _) = module.find(callee).expect("verified modules call defined functions");
+            tallies.iter_mut().zip(&callees[callee]).for_each(|(tally, inside)| tally.add(inside));
             continue;
         }
         let level = |v: &crate::ir::ValueId| function.type_of(*v).placement().map(|p| p.level);
-        let tally = &mut tallies[node.stage.0 as usize];
         if let Some(out) = level(&node.result()) {
             let read = node.op.operands().iter().filter_map(level).max().unwrap_or(out);
-            tally.stage.level_in = tally.stage.level_in.max(read);
-            tally.stage.level_out = tally.stage.level_out.min(out);
-            *tally.operations.entry(node.op.mnemonic()).or_default() += 1;
+            let operations = BTreeMap::from([(node.op.mnemonic(), 1)]);
+            tallies[node.stage.0 as usize].add(&Tally { level_in: read, level_out: out, operations });
         }
     }
+    tallies
 }

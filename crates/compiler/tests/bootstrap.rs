@@ -175,6 +175,23 @@ fn bounds_and_repeated_bootstraps() {
     }
 }
 
+/// The estimate runs the first of them only, and takes the others to do the same.
+#[test]
+fn the_promise_holds_through_a_chain_of_bootstraps() {
+    let params = params();
+    let mut rng = fresh_rng();
+    let full = params.slots().trailing_zeros();
+    for (kind, log_slots) in [(BootstrapKind::Complex, full), (BootstrapKind::Real, 4)] {
+        let source = program(&params, 1, |_, x| {
+            vec![(0..8).fold(x[0].clone(), |x, _| x.bootstrap_sparse(kind, log_slots, 1.0).rotate(1))]
+        });
+        let input = message(&params, log_slots, kind == BootstrapKind::Real, &mut rng);
+        for (error, promise) in check(&source, &params, &[input]) {
+            assert!(error > 0.05 * promise, "a promise of {:.0} times the error", promise / error);
+        }
+    }
+}
+
 #[test]
 fn bootstraps_are_placed_where_the_program_has_none() {
     let params = params();

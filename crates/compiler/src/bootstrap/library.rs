@@ -53,10 +53,27 @@ fn double_angle(y: &Ct) -> Ct {
     y * y * 2.0 - 1.0
 }
 
-/// Whether a function of this name is a whole bootstrap of the library, or an instance of one.
-pub(crate) fn is_bootstrap(name: &Symbol) -> bool {
-    let part = name.0.strip_prefix("bootstrap.").and_then(|rest| rest.split('.').next());
-    part.is_some_and(|part| ["real", "pair", "complex"].contains(&part))
+/// What a whole bootstrap does to slots in the clear, told from the name of its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refresh {
+    /// Real and imaginary parts come back, not real parts only.
+    pub(crate) complex: bool,
+    /// Base-2 logarithm of the number of slots that repeat, where it is not all of them.
+    pub(crate) log_slots: Option<u32>,
+}
+
+impl Refresh {
+    /// Of a function of the library, or an instance of one (`bootstrap.real.s8.1`); `None` if it is not a whole bootstrap.
+    pub(crate) fn of(name: &Symbol) -> Option<Refresh> {
+        let mut parts = name.0.strip_prefix("bootstrap.")?.split('.');
+        let complex = match parts.next()? {
+            "complex" => true,
+            "real" | "pair" => false,
+            _ => return None,
+        };
+        let log_slots = parts.next().and_then(|part| part.strip_prefix('s')?.parse().ok());
+        Some(Refresh { complex, log_slots })
+    }
 }
 
 /// The functions of bootstraps of one number of slots; those in use are defined in the program.
@@ -72,7 +89,7 @@ impl Library {
         let levels = params.bootstrap().expect("a configuration exists for sets with bootstrapping only");
         let name = |part: &str| match u32::from(config.log_slots) + 1 == params.log_n() {
             true => format!("bootstrap.{part}"),
-            false => format!("bootstrap.{part}.{}", config.log_slots),
+            false => format!("bootstrap.{part}.s{}", config.log_slots),
         };
         let coefficients = program.function(&name("coefficients"), 1, &[], |scope, x, _| {
             vec![coefficients(scope, &x[0], params, levels, config)]

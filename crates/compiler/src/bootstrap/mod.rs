@@ -30,7 +30,7 @@ pub use config::{BootstrapConfig, BootstrapPins, log_failure};
 pub use eval_mod::EvalMod;
 pub(crate) use expand::is_free_bound;
 pub use expand::{ExpandError, expand_bootstrap};
-pub(crate) use library::is_bootstrap;
+pub(crate) use library::Refresh;
 pub use library::{coeffs_to_slots, eval_mod, slots_to_coeffs};
 
 use cerium_ckks::params::Params;

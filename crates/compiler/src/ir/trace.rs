@@ -13,7 +13,7 @@ pub struct PassRecord {
     pub pass: &'static str,
     /// Time it took, verification excluded.
     pub time: Duration,
-    /// Operations before and after, over all functions.
+    /// Operations before and after, over all functions; of the noise estimate those of the program and those that were run.
     pub operations: (usize, usize),
 }
 
