@@ -230,7 +230,7 @@ fn cost(test: &FileTest) -> Result<String, String> {
     if test.all_fusions {
         for (name, fusion) in [("unfused", Fusion::None), ("horizontal", Fusion::Horizontal)] {
             let (_, measured) = measure(fusion)?;
-            let cost = measured.usage.total().cost;
+            let cost = measured.usage.total();
             let bytes = cost.bytes_read + cost.bytes_written;
             let _ = writeln!(
                 out,
@@ -241,7 +241,7 @@ fn cost(test: &FileTest) -> Result<String, String> {
     }
     let (artifact, measured) = measure(Fusion::Full)?;
     for class in KernelClass::ALL {
-        let cost = measured.usage.class(class).cost;
+        let cost = measured.usage.class(class);
         let _ = writeln!(
             out,
             "{}: {} launches, {} blocks, {} bytes read, {} bytes written, {} multiplications",
@@ -254,7 +254,7 @@ fn cost(test: &FileTest) -> Result<String, String> {
         );
     }
     if test.all_fusions {
-        let cost = measured.usage.total().cost;
+        let cost = measured.usage.total();
         let (bytes, least) = (cost.bytes_read + cost.bytes_written, unavoidable(&artifact));
         let ratio = bytes as f64 / least as f64;
         let _ = writeln!(
