@@ -3,7 +3,6 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Modulus;
@@ -24,7 +23,6 @@ pub(crate) struct Speed {
     intt: f64,
     base_convert: f64,
     elementwise: f64,
-    permute: f64,
 }
 
 impl Speed {
@@ -43,8 +41,6 @@ impl Speed {
         let elementwise = seconds(|i| {
             mont_mul(isa, &q, &mut limbs[i % count], &source[i % count], &source[(i + 1) % count])
         });
-        let automorphism = Automorphism::new(params.log_n(), 5);
-        let permute = seconds(|i| automorphism.permute(isa, &mut limbs[i % count], 0, &source[i % count]));
         let moduli = |range: std::ops::Range<usize>| -> Vec<Modulus> {
             range.map(|i| params.moduli()[i % params.moduli().len()]).collect()
         };
@@ -61,7 +57,6 @@ impl Speed {
             // Three sources and the quotient for each of four targets, and the quotient itself.
             base_convert: convert / (words * (3 + 4 * 4) as f64),
             elementwise: elementwise / (12.0 * words),
-            permute: permute / (8.0 * words),
         }
     }
 
@@ -79,7 +74,6 @@ impl Speed {
             KernelClass::Intt => self.intt * multiplications,
             KernelClass::BaseConvert => self.base_convert * multiplications,
             KernelClass::Elementwise => self.elementwise * bytes,
-            KernelClass::Permute => self.permute * bytes,
         })
     }
 }

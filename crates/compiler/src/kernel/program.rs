@@ -136,6 +136,14 @@ impl<S: Fn(ValueId) -> bool> Writer<'_, S> {
         self.limb.scalars.len() as u16 - 1
     }
 
+    fn automorphism(&mut self, galois: u32) -> u16 {
+        let known = self.limb.galois.iter().position(|&other| other == galois);
+        known.unwrap_or_else(|| {
+            self.limb.galois.push(galois);
+            self.limb.galois.len() - 1
+        }) as u16
+    }
+
     fn instruction(&mut self, draft: &mut Draft, index: usize) -> Register {
         let op = &self.function.nodes[index].op;
         let q = self.params.modulus(self.limb.prime);
@@ -152,8 +160,7 @@ impl<S: Fn(ValueId) -> bool> Writer<'_, S> {
             Op::AddScalar { scalar, .. } => Instruction::AddScalar(a, self.scalar(*scalar)),
             Op::Dot { .. } => Instruction::Dot(operands.chunks(2).map(|pair| (pair[0], pair[1])).collect()),
             Op::Permute { galois, .. } => {
-                self.limb.galois.push(*galois);
-                Instruction::Permute(a, self.limb.galois.len() as u16 - 1)
+                Instruction::Permute(a, self.automorphism(*galois))
             }
             other => unreachable!("{} is not elementwise", other.mnemonic()),
         };
