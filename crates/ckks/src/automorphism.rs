@@ -86,13 +86,35 @@ impl Automorphism {
         self.log_n
     }
 
-    /// Writes the part of the permuted limb that starts at word `offset`: `out[i] = (sigma a)[offset + i]`,
-    /// where `a` is a whole limb. Evaluation domain; any words, which are only moved.
+    /// Where the words of an aligned stretch of the permuted limb come from: the stretch of `len` words at `offset` is made of
+    /// those of the aligned stretch of as many words that begins here.
     ///
     /// # Panics
-    /// Unless `a` has `N` words, and `offset` and `out.len()` are multiples of [`BLOCK`] within the limb.
+    /// Unless `len` is a power of two of at least [`BLOCK`], and `offset` a multiple of it within the limb.
+    #[inline]
+    pub fn source(&self, offset: usize, len: usize) -> usize {
+        assert!(
+            len.is_power_of_two() && len >= BLOCK && offset.is_multiple_of(len),
+            "no stretch of the limb"
+        );
+        // The lowest four bits of the entry, the order, are cut off with the rest.
+        self.blocks[offset / BLOCK] as usize & !(len - 1)
+    }
+
+    /// Writes the part of the permuted limb that starts at word `offset`: `out[i] = (sigma a)[offset + i]`. Given is the
+    /// whole limb `a`, or of it only an aligned stretch of a power of two of words that holds those of the part, as
+    /// [`source`](Self::source) tells. Evaluation domain; any words, which are only moved.
+    ///
+    /// # Panics
+    /// Unless `a` has a power of two of words, at least as many as `out` and at most `N`, and `offset` and `out.len()` are
+    /// multiples of [`BLOCK`] within the limb.
     pub fn permute(&self, isa: Isa, out: &mut [u32], offset: usize, a: &[u32]) {
-        assert_eq!(a.len(), 1 << self.log_n, "a limb has N words");
+        assert!(
+            a.len().is_power_of_two() && (out.len().max(BLOCK)..=1 << self.log_n).contains(&a.len()),
+            "{} words are made of {}",
+            out.len(),
+            a.len()
+        );
         assert!(offset.is_multiple_of(BLOCK), "the tile's offset {offset} is no multiple of {BLOCK}");
         let (out, rest) = out.as_chunks_mut::<BLOCK>();
         assert!(rest.is_empty(), "a tile is a multiple of {BLOCK} words");
@@ -104,7 +126,8 @@ impl Automorphism {
             Isa::Avx512 => unsafe { permute_avx512(out, blocks, &self.orders, a) },
             _ => {
                 for (to, &block) in out.iter_mut().zip(blocks) {
-                    let (from, order) = (&a[block as usize / BLOCK], &self.orders[block as usize % BLOCK]);
+                    let from = &a[(block as usize / BLOCK) & (a.len() - 1)];
+                    let order = &self.orders[block as usize % BLOCK];
                     for (to, &place) in to.iter_mut().zip(order) {
                         *to = from[place as usize % BLOCK];
                     }
@@ -139,8 +162,10 @@ fn permute_avx512(
     a: &[[u32; BLOCK]],
 ) {
     use std::arch::x86_64::{_mm512_loadu_si512, _mm512_permutexvar_epi32, _mm512_storeu_si512};
+    // A power of two.
+    let mask = a.len() - 1;
     for (to, &block) in out.iter_mut().zip(blocks) {
-        let (from, order) = (&a[block as usize / BLOCK], &orders[block as usize % BLOCK]);
+        let (from, order) = (&a[(block as usize / BLOCK) & mask], &orders[block as usize % BLOCK]);
         // SAFETY: the three pointers come from references to arrays of 64 bytes.
         unsafe {
             let order = _mm512_loadu_si512(order.as_ptr().cast());
@@ -180,6 +205,12 @@ mod tests {
                     let tile = 16 * (rng.next_u32() as usize % (n / 16));
                     sigma.permute(isa, &mut out[..16], tile, &evaluations);
                     assert_eq!(out[..16], expected[tile..][..16], "{isa}, tile at {tile}");
+                    for len in (4..=log_n).map(|k| 1 << k) {
+                        let at = len * (rng.next_u32() as usize % (n / len));
+                        let source = sigma.source(at, len);
+                        sigma.permute(isa, &mut out[..len], at, &evaluations[source..][..len]);
+                        assert_eq!(out[..len], expected[at..][..len], "{isa}, {len} words at {at}");
+                    }
                 }
             }
         }

@@ -5,10 +5,10 @@
 //! thread there is nothing to wait for. Words are computed from words by exact
 //! arithmetic, so neither order, threads nor instruction set change a bit.
 
-mod elementwise;
 pub mod kernels;
 mod order;
 mod prepare;
+mod program;
 mod work;
 
 use std::cmp::Reverse;
@@ -27,7 +27,8 @@ use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
 use crate::key_store::KeyStore;
 use crate::memory::{Plaintexts, Pool};
 use crate::profile::UsageTable;
-use prepare::{PreparedRun, Preparer};
+use prepare::{PreparedRun, Preparer, ScratchWords};
+use program::TileScratch;
 use work::{Memory, Scratch};
 
 /// The CPU as a device.
@@ -103,9 +104,14 @@ impl Device for CpuDevice {
             Pool::new(limbs, params.n()).map_err(|_| out_of_memory(self.isa, self.threads(), bytes))?;
         let mut preparer = Preparer::new(params, self.threads());
         self.runs = runs.iter().map(|run| preparer.prepare(run, stages)).collect();
-        let scratch = self.runs.iter().map(|run| run.scratch_words).max().unwrap_or(0);
+        let scratch = self.runs.iter().map(|run| run.scratch);
+        let scratch = scratch.fold(ScratchWords::default(), ScratchWords::max);
         for own in &mut self.scratch {
-            *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch::new(scratch, stages);
+            *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch {
+                tiles: TileScratch::new(scratch.tiles),
+                converted: vec![0; scratch.converted],
+                used: UsageTable::new(stages),
+            };
         }
         let tasks = self.runs.iter().map(|run| run.tasks.len()).max().unwrap_or(0);
         self.progress = Progress::new(tasks);
@@ -295,6 +301,6 @@ unsafe fn execute(run: &PreparedRun, position: usize, memory: &Memory<'_>, own: 
     let task = run.tasks.task(position);
     let start = Instant::now();
     // SAFETY: passed on from the caller.
-    unsafe { work::execute(&task.work, memory, &mut own.words) }
+    unsafe { work::execute(&task.work, memory, own) }
     own.used.get_mut(task.stage, task.class).busy += start.elapsed();
 }

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cerium_artifact::kernel::{BaseConvertBlock, Body, ElementwiseBlock, PermuteBlock, TransformBlock};
+use cerium_artifact::cost::kernel_cost;
+use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Transform};
 use cerium_artifact::{Function, Kernel, Operand, StageId};
 use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::{Basis, PrimeIndex};
 use cerium_ckks::params::Params;
 
-use super::elementwise::{LoadKind, TileProgram};
 use super::kernels::BaseConverter;
 use super::order::{Access, Tasks};
-use super::work::Work;
-use crate::cost::kernel_cost;
+use super::program::{Compilation, LoadKind, Source, TILE, TileProgram, tile_order};
+use super::work::{Limb, Prologue, Work};
 use crate::device::Run;
 use crate::profile::{KernelClass, UsageTable};
 
@@ -27,8 +27,22 @@ fn convert_targets(threads: usize) -> usize {
 pub(super) struct PreparedRun {
     pub(super) tasks: Tasks<Task>,
     pub(super) cost: UsageTable,
-    /// Scratch that every thread needs.
-    pub(super) scratch_words: usize,
+    pub(super) scratch: ScratchWords,
+}
+
+/// Scratch memory that every thread needs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ScratchWords {
+    /// For programs.
+    pub(super) tiles: usize,
+    /// For converted words.
+    pub(super) converted: usize,
+}
+
+impl ScratchWords {
+    pub(super) fn max(self, other: ScratchWords) -> ScratchWords {
+        ScratchWords { tiles: self.tiles.max(other.tiles), converted: self.converted.max(other.converted) }
+    }
 }
 
 /// One task: a block, or a part of one.
@@ -44,7 +58,26 @@ pub(super) struct Preparer<'a> {
     params: &'a Params,
     convert_targets: usize,
     automorphisms: HashMap<u32, Arc<Automorphism>>,
+    orders: HashMap<Vec<u32>, Arc<[u32]>>,
     converters: HashMap<(Vec<PrimeIndex>, Vec<PrimeIndex>), Arc<BaseConverter>>,
+    scratch: ScratchWords,
+}
+
+/// The programs compiled from one of a kernel, by what its blocks are like.
+struct Compiled<'a> {
+    instructions: &'a [Instruction],
+    results: Vec<u16>,
+    programs: HashMap<Likeness, Arc<TileProgram>>,
+}
+
+/// What the loads of a block are, and what each of its stores overwrites.
+type Likeness = (Vec<LoadKind>, Vec<Vec<Source>>);
+
+impl<'a> Compiled<'a> {
+    fn new(program: &'a Program) -> Compiled<'a> {
+        let results = program.results.clone();
+        Compiled { instructions: &program.instructions, results, programs: HashMap::new() }
+    }
 }
 
 impl<'a> Preparer<'a> {
@@ -53,7 +86,9 @@ impl<'a> Preparer<'a> {
             params,
             convert_targets: convert_targets(threads),
             automorphisms: HashMap::new(),
+            orders: HashMap::new(),
             converters: HashMap::new(),
+            scratch: ScratchWords::default(),
         }
     }
 
@@ -61,8 +96,8 @@ impl<'a> Preparer<'a> {
     pub(super) fn transformed(runs: &[Run<'_>]) -> Basis {
         let kernels = runs.iter().flat_map(|run| &run.kernels);
         let blocks = kernels.flat_map(|kernel| match &kernel.body {
-            Body::Ntt { blocks } | Body::Intt { blocks } => blocks.as_slice(),
-            _ => &[],
+            Body::Ntt(transform) | Body::Intt(transform) => transform.blocks.as_slice(),
+            Body::Elementwise { .. } | Body::BaseConvert { .. } => &[],
         });
         blocks.map(|block| block.prime).collect()
     }
@@ -71,101 +106,189 @@ impl<'a> Preparer<'a> {
     pub(super) fn prepare(&mut self, run: &Run<'_>, stages: usize) -> PreparedRun {
         let mut tasks = Vec::new();
         let mut cost = UsageTable::new(stages);
-        let mut scratch_words = 0;
+        self.scratch = ScratchWords::default();
         for kernel in &run.kernels {
             let class = KernelClass::of(&kernel.body);
-            *cost.get_mut(kernel.stage, class) += kernel_cost(kernel, run.function, self.params.log_n());
-            for (work, access) in self.works(run.function, kernel, &mut scratch_words) {
+            *cost.get_mut(kernel.stage, class) +=
+                kernel_cost(kernel, run.function, self.params.log_n()).into();
+            for (work, access) in self.works(run.function, kernel) {
                 tasks.push((Task { stage: kernel.stage, class, work }, access));
             }
         }
-        PreparedRun { tasks: Tasks::new(tasks), cost, scratch_words }
+        PreparedRun { tasks: Tasks::new(tasks), cost, scratch: self.scratch }
     }
 
-    fn works(
-        &mut self,
-        function: &Function,
-        kernel: &Kernel,
-        scratch_words: &mut usize,
-    ) -> Vec<(Work, Access)> {
+    fn works(&mut self, function: &Function, kernel: &Kernel) -> Vec<(Work, Access)> {
         match &kernel.body {
-            Body::Elementwise { program, results, blocks } => {
-                let mut compiled: HashMap<(Vec<LoadKind>, bool), Arc<TileProgram>> = HashMap::new();
-                let work = |block: &ElementwiseBlock| {
-                    let kind = |load: &Operand| match load {
-                        Operand::Plain { plaintext, .. }
-                            if function.plaintexts[*plaintext as usize].log_period + 1
-                                < self.params.log_n() =>
-                        {
-                            LoadKind::Compact
-                        }
-                        _ => LoadKind::Limb,
-                    };
-                    let kinds: Vec<LoadKind> = block.loads.iter().map(kind).collect();
-                    let direct = !block.stores.iter().any(|store| block.loads.contains(store));
-                    let program = compiled.entry((kinds, direct)).or_insert_with_key(|(kinds, direct)| {
-                        Arc::new(TileProgram::compile(program, results, kinds, *direct))
-                    });
-                    *scratch_words = program.scratch_words().max(*scratch_words);
-                    let q = self.params.modulus(block.prime);
-                    let work = Work::Elementwise {
-                        prime: block.prime,
-                        program: Arc::clone(program),
-                        loads: block.loads.clone().into(),
-                        stores: block.stores.clone().into(),
-                        scalars: block.scalars.iter().map(|&scalar| q.shoup(scalar)).collect(),
-                    };
-                    (work, Access { reads: block.loads.clone(), writes: block.stores.clone() })
+            Body::Elementwise { program, blocks } => {
+                let mut compiled = Compiled::new(program);
+                let work = |block: &Block| {
+                    let program = self.program(function, block, &mut compiled, 0, &[]);
+                    let order = program.moves().then(|| self.order(&block.galois));
+                    (Work::Elementwise { limb: self.limb(block), program, order }, access(block))
                 };
                 blocks.iter().map(work).collect()
             }
-            Body::Ntt { blocks } => {
-                let work = |b: &TransformBlock| Work::Ntt { prime: b.prime, load: b.load, store: b.store };
-                blocks.iter().map(|b| (work(b), one_to_one(b.load, b.store))).collect()
-            }
-            Body::Intt { blocks } => {
-                let work = |b: &TransformBlock| {
-                    let &TransformBlock { prime, load, store, factor } = b;
-                    Work::Intt { prime, load, store, factor }
+            Body::Ntt(transform) => {
+                let works = self.transforms(function, transform).into_iter();
+                let work = |(limb, home, prologue, epilogue, access)| {
+                    (Work::Ntt { limb, home, prologue, epilogue }, access)
                 };
-                blocks.iter().map(|b| (work(b), one_to_one(b.load, b.store))).collect()
+                works.map(work).collect()
             }
-            Body::BaseConvert { blocks } => blocks.iter().flat_map(|block| self.conversions(block)).collect(),
-            Body::Permute { blocks } => {
-                let log_n = self.params.log_n();
-                let mut work = |b: &PermuteBlock| {
-                    let automorphism = self.automorphisms.entry(b.galois);
-                    let automorphism =
-                        automorphism.or_insert_with(|| Arc::new(Automorphism::new(log_n, b.galois)));
-                    Work::Permute { automorphism: Arc::clone(automorphism), load: b.load, store: b.store }
+            Body::Intt(transform) => {
+                let works = self.transforms(function, transform).into_iter();
+                let work = |(limb, home, prologue, epilogue, access)| {
+                    (Work::Intt { limb, home, prologue, epilogue }, access)
                 };
-                blocks.iter().map(|b| (work(b), one_to_one(b.load, b.store))).collect()
+                works.map(work).collect()
+            }
+            Body::BaseConvert { epilogue, blocks } => {
+                let mut compiled = Compiled::new(epilogue);
+                let trivial = *epilogue == Program::input();
+                let conversions =
+                    blocks.iter().flat_map(|block| self.conversions(function, block, trivial, &mut compiled));
+                conversions.collect()
             }
         }
     }
 
-    fn conversions(&mut self, block: &BaseConvertBlock) -> Vec<(Work, Access)> {
+    /// The parts of a transform by block: limb, home, prologue, epilogue and access.
+    #[expect(clippy::type_complexity, reason = "only taken apart at once, by the two directions")]
+    fn transforms(
+        &mut self,
+        function: &Function,
+        transform: &Transform,
+    ) -> Vec<(Limb, usize, Prologue, Option<Arc<TileProgram>>, Access)> {
+        let home = transform.home();
+        let mut before = Compiled::new(&transform.prologue);
+        // What is transformed is stored like a result.
+        before.results.push(transform.input);
+        let mut after = Compiled::new(&transform.epilogue);
+        let trivial = transform.epilogue == Program::input();
+        let of_block = |block: &Block| {
+            let in_place = |load: usize| block.loads[load] == block.stores[home];
+            let apart = |load: usize| {
+                self.kind(function, block.loads[load]) != LoadKind::Compact
+                    && !block.stores.contains(&block.loads[load])
+            };
+            let prologue = match plain_load(transform) {
+                Some(load) if in_place(load) => Prologue::InPlace,
+                Some(load) if apart(load) => Prologue::Load(load),
+                _ => Prologue::Program(self.program(function, block, &mut before, 0, &[])),
+            };
+            let input = [block.stores[home]];
+            let epilogue = (!trivial).then(|| self.program(function, block, &mut after, home, &input));
+            (self.limb(block), home, prologue, epilogue, access(block))
+        };
+        transform.blocks.iter().map(of_block).collect()
+    }
+
+    fn conversions(
+        &mut self,
+        function: &Function,
+        block: &BaseConvertBlock,
+        trivial: bool,
+        compiled: &mut Compiled<'_>,
+    ) -> Vec<(Work, Access)> {
         let (from, sources): (Vec<PrimeIndex>, Vec<Operand>) = block.sources.iter().copied().unzip();
         let groups = block.targets.len().div_ceil(self.convert_targets);
         let group = block.targets.len().div_ceil(groups);
-        let work = |targets: &[(PrimeIndex, Operand)]| {
-            let (to, targets): (Vec<PrimeIndex>, Vec<Operand>) = targets.iter().copied().unzip();
+        let work = |targets: &[Block]| {
+            let to: Vec<PrimeIndex> = targets.iter().map(|target| target.prime).collect();
             let converter = self.converters.entry((from.clone(), to)).or_insert_with_key(|(from, to)| {
                 let moduli = |primes: &[PrimeIndex]| -> Vec<_> {
                     primes.iter().map(|&prime| *self.params.modulus(prime)).collect()
                 };
                 Arc::new(BaseConverter::new(&moduli(from), &moduli(to)))
             });
-            let access = Access { reads: sources.clone(), writes: targets.clone() };
             let converter = Arc::clone(converter);
-            let work =
-                Work::BaseConvert { converter, sources: sources.clone().into(), targets: targets.into() };
-            (work, access)
+            let mut access = Access { reads: sources.clone(), writes: Vec::new() };
+            let target = |target: &Block| {
+                access.reads.extend(&target.loads);
+                access.writes.extend(&target.stores);
+                let program = (!trivial).then(|| self.program(function, target, compiled, 0, &[]));
+                (self.limb(target), program)
+            };
+            let targets: Box<[_]> = targets.iter().map(target).collect();
+            if !trivial {
+                self.scratch.converted = self.scratch.converted.max(targets.len() * TILE);
+            }
+            (Work::BaseConvert { converter, sources: sources.clone().into(), targets }, access)
         };
         block.targets.chunks(group).map(work).collect()
     }
+
+    fn kind(&self, function: &Function, load: Operand) -> LoadKind {
+        match load {
+            Operand::Plain { plaintext, .. } => {
+                let compact = function.plaintexts[plaintext as usize].log_period + 1 < self.params.log_n();
+                if compact { LoadKind::Compact } else { LoadKind::Stored }
+            }
+            Operand::Key { .. } => LoadKind::Stored,
+            Operand::Local(_) | Operand::Arg(_) | Operand::Result(_) => LoadKind::Limb,
+        }
+    }
+
+    /// The program for a block whose results go to the stores from `first` on; `input` is the slot of the words that were
+    /// transformed, if there are any in a slot.
+    fn program(
+        &mut self,
+        function: &Function,
+        block: &Block,
+        compiled: &mut Compiled<'_>,
+        first: usize,
+        input: &[Operand],
+    ) -> Arc<TileProgram> {
+        let loads: Vec<LoadKind> = block.loads.iter().map(|&load| self.kind(function, load)).collect();
+        let overwrites = |store: &Operand| -> Vec<Source> {
+            let loads = (0..).map(Source::Load).zip(&block.loads);
+            let inputs = std::iter::once(Source::Input).zip(input);
+            loads.chain(inputs).filter(|(_, operand)| *operand == store).map(|(source, _)| source).collect()
+        };
+        let stores = &block.stores[first..][..compiled.results.len()];
+        let overwrites: Vec<Vec<Source>> = stores.iter().map(overwrites).collect();
+        let Compiled { instructions, results, programs } = compiled;
+        let program = programs.entry((loads, overwrites)).or_insert_with_key(|(loads, overwrites)| {
+            Arc::new(TileProgram::compile(&Compilation { instructions, results, loads, overwrites }))
+        });
+        self.scratch.tiles = self.scratch.tiles.max(program.scratch_words());
+        Arc::clone(program)
+    }
+
+    fn limb(&mut self, block: &Block) -> Limb {
+        let q = self.params.modulus(block.prime);
+        let automorphism = |&element: &u32| {
+            let automorphism = self.automorphisms.entry(element);
+            Arc::clone(
+                automorphism.or_insert_with(|| Arc::new(Automorphism::new(self.params.log_n(), element))),
+            )
+        };
+        Limb {
+            prime: block.prime,
+            loads: block.loads.clone().into(),
+            stores: block.stores.clone().into(),
+            scalars: block.scalars.iter().map(|&scalar| q.shoup(scalar)).collect(),
+            automorphisms: block.galois.iter().map(automorphism).collect(),
+        }
+    }
+
+    fn order(&mut self, elements: &[u32]) -> Arc<[u32]> {
+        let n = self.params.n();
+        let log_tiles = (n / TILE.min(n)).ilog2();
+        let order = self.orders.entry(elements.to_vec());
+        Arc::clone(order.or_insert_with(|| tile_order(log_tiles, elements).into()))
+    }
 }
 
-fn one_to_one(load: Operand, store: Operand) -> Access {
-    Access { reads: vec![load], writes: vec![store] }
+/// The load of a transform that has no prologue but this.
+fn plain_load(transform: &Transform) -> Option<usize> {
+    match transform.prologue.instructions[usize::from(transform.input)] {
+        Instruction::Load(load) if transform.prologue.results.is_empty() => Some(load.into()),
+        _ => None,
+    }
+}
+
+fn access(block: &Block) -> Access {
+    Access { reads: block.loads.clone(), writes: block.stores.clone() }
 }

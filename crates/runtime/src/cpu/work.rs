@@ -9,8 +9,8 @@ use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Shoup;
 use cerium_ckks::params::Params;
 
-use super::elementwise::{BoundBlock, Loaded, TileProgram};
 use super::kernels::{self, BaseConverter};
+use super::program::{BoundBlock, Loaded, TILE, TileProgram, TileScratch};
 use crate::device::Bindings;
 use crate::key_store::KeyStore;
 use crate::memory::{Plaintexts, Pool};
@@ -20,33 +20,51 @@ use crate::profile::UsageTable;
 #[derive(Debug)]
 pub(super) enum Work {
     Elementwise {
-        prime: PrimeIndex,
+        limb: Limb,
         program: Arc<TileProgram>,
-        loads: Box<[Operand]>,
-        stores: Box<[Operand]>,
-        scalars: Box<[Shoup]>,
+        /// The order of the tiles if they are better not visited one after the other.
+        order: Option<Arc<[u32]>>,
     },
+    /// The number of the store that is transformed in place.
     Ntt {
-        prime: PrimeIndex,
-        load: Operand,
-        store: Operand,
+        limb: Limb,
+        home: usize,
+        prologue: Prologue,
+        epilogue: Option<Arc<TileProgram>>,
     },
     Intt {
-        prime: PrimeIndex,
-        load: Operand,
-        store: Operand,
-        factor: u32,
+        limb: Limb,
+        home: usize,
+        prologue: Prologue,
+        epilogue: Option<Arc<TileProgram>>,
     },
     BaseConvert {
         converter: Arc<BaseConverter>,
         sources: Box<[Operand]>,
-        targets: Box<[Operand]>,
+        /// With the programs that make of converted words what is stored.
+        targets: Box<[(Limb, Option<Arc<TileProgram>>)]>,
     },
-    Permute {
-        automorphism: Arc<Automorphism>,
-        load: Operand,
-        store: Operand,
-    },
+}
+
+/// A block, as [`cerium_artifact::kernel::Block`].
+#[derive(Debug)]
+pub(super) struct Limb {
+    pub(super) prime: PrimeIndex,
+    pub(super) loads: Box<[Operand]>,
+    pub(super) stores: Box<[Operand]>,
+    pub(super) scalars: Box<[Shoup]>,
+    pub(super) automorphisms: Box<[Arc<Automorphism>]>,
+}
+
+/// Where the words come from that are transformed.
+#[derive(Clone, Debug)]
+pub(super) enum Prologue {
+    /// They are where they are transformed.
+    InPlace,
+    /// The limb of this load as it is, which is neither compact nor stored over.
+    Load(usize),
+    /// A program whose results are the stores up to the home of the transform.
+    Program(Arc<TileProgram>),
 }
 
 /// What tasks work on.
@@ -62,13 +80,31 @@ pub(super) struct Memory<'a> {
 /// What a thread keeps between tasks.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub(super) words: Vec<u32>,
+    pub(super) tiles: TileScratch,
+    /// A tile of each target of a conversion.
+    pub(super) converted: Vec<u32>,
     pub(super) used: UsageTable,
 }
 
-impl Scratch {
-    pub(super) fn new(words: usize, stages: usize) -> Scratch {
-        Scratch { words: vec![0; words], used: UsageTable::new(stages) }
+/// The operands of a block, bound to memory.
+struct Bound<'a> {
+    limb: &'a Limb,
+    loads: Vec<Loaded>,
+    stores: Vec<*mut u32>,
+}
+
+impl Bound<'_> {
+    /// The block of a program whose results begin at a store.
+    fn block<'b>(&'b self, memory: &'b Memory<'_>, input: *const u32, first_store: usize) -> BoundBlock<'b> {
+        BoundBlock {
+            isa: memory.isa,
+            q: memory.params.modulus(self.limb.prime),
+            loads: &self.loads,
+            input,
+            stores: &self.stores[first_store..],
+            scalars: &self.limb.scalars,
+            automorphisms: &self.limb.automorphisms,
+        }
     }
 }
 
@@ -89,6 +125,15 @@ impl<'a> Memory<'a> {
     unsafe fn write(&self, operand: Operand) -> &'a mut [u32] {
         // SAFETY: passed on from the caller.
         unsafe { self.pool.limb_mut(self.bindings.slot(operand)) }
+    }
+
+    fn bind<'b>(&self, limb: &'b Limb) -> Bound<'b> {
+        let store = |&store: &Operand| self.pool.limb_ptr(self.bindings.slot(store));
+        Bound {
+            limb,
+            loads: limb.loads.iter().map(|&load| self.load(load)).collect(),
+            stores: limb.stores.iter().map(store).collect(),
+        }
     }
 
     fn load(&self, operand: Operand) -> Loaded {
@@ -118,55 +163,97 @@ impl<'a> Memory<'a> {
 /// # Safety
 /// Nobody else writes what the task reads, or uses what it writes. The task belongs to a validated artifact, so that
 /// its operands overlap only as [`cerium_artifact::kernel`] allows.
-pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut [u32]) {
-    let isa = memory.isa;
+pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scratch) {
+    let (isa, n) = (memory.isa, memory.params.n());
+    // For all programs below. SAFETY of running them: the pointers are to limbs of N words (`Memory::load`,
+    // `Pool::limb_ptr`); exclusive use as the caller says; stores are distinct in a validated artifact, and the program was
+    // compiled for this block.
     match work {
-        Work::Elementwise { prime, program, loads, stores, scalars } => {
-            let loads: Vec<Loaded> = loads.iter().map(|&load| memory.load(load)).collect();
-            let stores: Vec<*mut u32> =
-                stores.iter().map(|&store| memory.pool.limb_ptr(memory.bindings.slot(store))).collect();
-            let q = memory.params.modulus(*prime);
-            let block = BoundBlock { isa, q, loads: &loads, stores: &stores, scalars, n: memory.params.n() };
-            // SAFETY: the pointers are to limbs of N words (`Memory::load`, `Pool::limb_ptr`); exclusive use as the
-            // caller says; stores are distinct in a validated artifact, and the program was compiled for this block.
-            unsafe { program.run(&block, scratch) }
+        Work::Elementwise { limb, program, order } => {
+            let bound = memory.bind(limb);
+            let block = bound.block(memory, std::ptr::null(), 0);
+            // SAFETY: as said above.
+            unsafe { program.run(&block, 0..n, order.as_deref(), &mut scratch.tiles) }
         }
-        Work::Ntt { prime, load, store } => {
+        Work::Ntt { limb, home, prologue, epilogue } => {
+            let mut bound = memory.bind(limb);
+            let source = match prologue {
+                Prologue::InPlace => None,
+                Prologue::Load(load) => Some(*load),
+                Prologue::Program(program) => {
+                    let block = bound.block(memory, std::ptr::null(), 0);
+                    // SAFETY: as said above.
+                    unsafe { program.run(&block, 0..n, None, &mut scratch.tiles) }
+                    None
+                }
+            };
             // SAFETY: exclusive use as the caller says.
-            let limb = unsafe { in_place(memory, *load, *store) };
-            memory.params.ntt(*prime).forward(isa, limb);
+            let words = unsafe { memory.write(limb.stores[*home]) };
+            // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
+            let source = source.map(|load| unsafe { bound.loads[load].words(0, n) });
+            let tiles = &mut scratch.tiles;
+            memory.params.ntt(limb.prime).forward_with(isa, words, source, &mut |start, words| {
+                if let Some(program) = epilogue {
+                    // Only through this borrow is the home used now.
+                    bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
+                    let block = bound.block(memory, bound.stores[*home], *home);
+                    // SAFETY: as said above; the home is valid in the range that is run.
+                    unsafe { program.run(&block, start..start + words.len(), None, tiles) }
+                }
+            });
         }
-        Work::Intt { prime, load, store, factor } => {
+        Work::Intt { limb, home, prologue, epilogue } => {
+            let mut bound = memory.bind(limb);
             // SAFETY: exclusive use as the caller says.
-            let limb = unsafe { in_place(memory, *load, *store) };
-            memory.params.ntt(*prime).inverse_scaled(isa, limb, *factor);
+            let words = unsafe { memory.write(limb.stores[*home]) };
+            let tiles = &mut scratch.tiles;
+            let mut prepare = |start: usize, words: &mut [u32]| match prologue {
+                Prologue::InPlace => {}
+                Prologue::Load(load) => {
+                    // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
+                    words.copy_from_slice(unsafe { bound.loads[*load].words(start, words.len()) });
+                }
+                Prologue::Program(program) => {
+                    // Only through this borrow is the home used now.
+                    bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
+                    let block = bound.block(memory, std::ptr::null(), 0);
+                    // SAFETY: as said above; the home is valid in the range that is run.
+                    unsafe { program.run(&block, start..start + words.len(), None, tiles) }
+                }
+            };
+            memory.params.ntt(limb.prime).inverse_with(isa, words, limb.scalars[0].w, &mut prepare);
+            if let Some(program) = epilogue {
+                bound.stores[*home] = words.as_mut_ptr();
+                let block = bound.block(memory, bound.stores[*home], *home);
+                // SAFETY: as said above.
+                unsafe { program.run(&block, 0..n, None, tiles) }
+            }
         }
         Work::BaseConvert { converter, sources, targets } => {
-            // SAFETY: nobody writes the sources, as the caller says; targets are none of them.
+            // SAFETY: nobody writes the sources, as the caller says; stores are none of them.
             let sources: Vec<&[u32]> = sources.iter().map(|&source| unsafe { memory.read(source) }).collect();
-            let mut targets: Vec<&mut [u32]> =
-                // SAFETY: exclusive use as the caller says; targets are distinct and no sources.
-                targets.iter().map(|&target| unsafe { memory.write(target) }).collect();
-            kernels::base_convert(isa, converter, &sources, &mut targets);
-        }
-        Work::Permute { automorphism, load, store } => {
-            // SAFETY: nobody writes the source, as the caller says, and it is not the destination.
-            let (from, to) = unsafe { (memory.read(*load), memory.write(*store)) };
-            automorphism.permute(isa, to, 0, from);
+            if targets.iter().all(|(_, program)| program.is_none()) {
+                let mut targets: Vec<&mut [u32]> =
+                    // SAFETY: exclusive use as the caller says; stores are distinct and no sources.
+                    targets.iter().map(|(limb, _)| unsafe { memory.write(limb.stores[0]) }).collect();
+                kernels::base_convert(isa, converter, &sources, &mut targets);
+                return;
+            }
+            let bound: Vec<Bound<'_>> = targets.iter().map(|(limb, _)| memory.bind(limb)).collect();
+            let tile = TILE.min(n);
+            for start in (0..n).step_by(tile) {
+                let tiles: Vec<&[u32]> = sources.iter().map(|source| &source[start..][..tile]).collect();
+                let converted = &mut scratch.converted[..tile * targets.len()];
+                let mut outs: Vec<&mut [u32]> = converted.chunks_exact_mut(tile).collect();
+                kernels::base_convert(isa, converter, &tiles, &mut outs);
+                for ((bound, (_, program)), words) in bound.iter().zip(targets).zip(outs) {
+                    let input = words.as_ptr().wrapping_sub(start);
+                    let block = bound.block(memory, input, 0);
+                    let program = program.as_ref().expect("all targets have the same epilogue");
+                    // SAFETY: as said above; the input is valid in the range that is run.
+                    unsafe { program.run(&block, start..start + tile, None, &mut scratch.tiles) }
+                }
+            }
         }
     }
-}
-
-/// The destination, filled with the source.
-///
-/// # Safety
-/// Nobody else writes the source or uses the destination while the slice lives.
-unsafe fn in_place<'a>(memory: &Memory<'a>, load: Operand, store: Operand) -> &'a mut [u32] {
-    // SAFETY: as the caller says.
-    let to = unsafe { memory.write(store) };
-    if load != store {
-        // SAFETY: as the caller says; a different operand is a different slot.
-        to.copy_from_slice(unsafe { memory.read(load) });
-    }
-    to
 }

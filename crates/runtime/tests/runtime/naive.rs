@@ -1,5 +1,5 @@
-//! The meaning of an artifact, written down plainly: one kernel after the other, one block after the other, word by
-//! word. Knows nothing of pools, tiles, tasks or instruction sets.
+//! The meaning of an artifact, written down plainly: one kernel after the other, one block after the other, one instruction
+//! after the other on whole limbs. Knows nothing of pools, tiles, tasks or instruction sets.
 
 use std::collections::HashMap;
 
@@ -66,42 +66,33 @@ impl Naive<'_> {
     fn launch(&mut self, kernel: &Kernel, activation: &mut Activation) {
         self.launches += 1;
         let mut stores: Vec<(Operand, Limb)> = Vec::new();
+        let mut store = |stored: &[Operand], program: &Program, registers: &[Limb]| {
+            let limbs = program.results.iter().map(|&result| registers[usize::from(result)].clone());
+            stores.extend(stored.iter().copied().zip(limbs));
+        };
         match &kernel.body {
-            Body::Elementwise { program, results, blocks } => {
+            Body::Elementwise { program, blocks } => {
                 for block in blocks {
-                    let loads: Vec<Limb> = block.loads.iter().map(|&l| self.read(l, activation)).collect();
-                    let registers: Vec<Vec<u32>> =
-                        (0..self.params.n()).map(|i| self.word(program, block, &loads, i)).collect();
-                    for (&store, &result) in block.stores.iter().zip(results) {
-                        let limb = registers.iter().map(|word| word[usize::from(result)]).collect();
-                        stores.push((store, limb));
-                    }
+                    store(&block.stores, program, &self.registers(program, block, None, activation));
                 }
             }
-            Body::Ntt { blocks } => {
-                for block in blocks {
-                    stores.push((block.store, self.ntt(block.prime, &self.read(block.load, activation))));
-                }
+            Body::Ntt(transform) => {
+                self.transforms(transform, activation, store, |block, limb| self.ntt(block.prime, limb));
             }
-            Body::Intt { blocks } => {
-                for block in blocks {
-                    let q = self.params.modulus(block.prime);
-                    let limb = self.intt(block.prime, &self.read(block.load, activation));
-                    stores.push((block.store, limb.iter().map(|&word| q.mul(word, block.factor)).collect()));
-                }
-            }
-            Body::BaseConvert { blocks } => {
+            Body::Intt(transform) => self.transforms(transform, activation, store, |block, limb| {
+                let q = self.params.modulus(block.prime);
+                let scaled = |&word: &u32| q.mul(word, block.scalars[0]);
+                self.intt(block.prime, limb).iter().map(scaled).collect()
+            }),
+            Body::BaseConvert { epilogue, blocks } => {
                 for block in blocks {
                     let sources: Vec<Limb> =
                         block.sources.iter().map(|&(_, source)| self.read(source, activation)).collect();
-                    for &(prime, target) in &block.targets {
-                        stores.push((target, self.convert(block, &sources, prime)));
+                    for target in &block.targets {
+                        let converted = self.convert(block, &sources, target.prime);
+                        let registers = self.registers(epilogue, target, Some(&converted), activation);
+                        store(&target.stores, epilogue, &registers);
                     }
-                }
-            }
-            Body::Permute { blocks } => {
-                for block in blocks {
-                    stores.push((block.store, permute(block.galois, &self.read(block.load, activation))));
                 }
             }
         }
@@ -110,24 +101,55 @@ impl Naive<'_> {
         }
     }
 
-    /// All registers at one position.
-    fn word(&self, program: &[Instruction], block: &ElementwiseBlock, loads: &[Limb], i: usize) -> Vec<u32> {
+    fn transforms(
+        &self,
+        transform: &Transform,
+        activation: &Activation,
+        mut store: impl FnMut(&[Operand], &Program, &[Limb]),
+        compute: impl Fn(&Block, &Limb) -> Limb,
+    ) {
+        for block in &transform.blocks {
+            let (before, after) = block.stores.split_at(transform.prologue.results.len());
+            let registers = self.registers(&transform.prologue, block, None, activation);
+            store(before, &transform.prologue, &registers);
+            let limb = compute(block, &registers[usize::from(transform.input)]);
+            let registers = self.registers(&transform.epilogue, block, Some(&limb), activation);
+            store(after, &transform.epilogue, &registers);
+        }
+    }
+
+    /// All registers of a program.
+    fn registers(
+        &self,
+        program: &Program,
+        block: &Block,
+        input: Option<&Limb>,
+        activation: &Activation,
+    ) -> Vec<Limb> {
         let q = self.params.modulus(block.prime);
-        let mut registers: Vec<u32> = Vec::new();
-        for instruction in program {
-            let r = |register: &Register| registers[usize::from(*register)];
+        let scalar = |c: &u16| block.scalars[usize::from(*c)];
+        let mut registers: Vec<Limb> = Vec::new();
+        for instruction in &program.instructions {
+            let limb = |register: &Register| &registers[usize::from(*register)];
+            let one = |a: &Register, f: &dyn Fn(u32) -> u32| limb(a).iter().map(|&a| f(a)).collect();
+            let two = |a: &Register, b: &Register, f: &dyn Fn(u32, u32) -> u32| -> Limb {
+                limb(a).iter().zip(limb(b)).map(|(&a, &b)| f(a, b)).collect()
+            };
             registers.push(match instruction {
-                Instruction::Load(load) => loads[usize::from(*load)][i],
-                Instruction::Add(a, b) => q.add(r(a), r(b)),
-                Instruction::Sub(a, b) => q.sub(r(a), r(b)),
-                Instruction::Neg(a) => q.neg(r(a)),
-                Instruction::Mul(a, b) => q.mul(r(a), r(b)),
-                Instruction::MontMul(a, b) => q.mont_mul(r(a), r(b)),
-                Instruction::MulScalar(a, c) => q.mul(r(a), block.scalars[usize::from(*c)]),
-                Instruction::AddScalar(a, c) => q.add(r(a), block.scalars[usize::from(*c)]),
-                Instruction::Dot(pairs) => {
-                    pairs.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(r(a), r(b))))
-                }
+                Instruction::Load(load) => self.read(block.loads[usize::from(*load)], activation),
+                Instruction::Input => input.expect("a program with an input").clone(),
+                Instruction::Add(a, b) => two(a, b, &|a, b| q.add(a, b)),
+                Instruction::Sub(a, b) => two(a, b, &|a, b| q.sub(a, b)),
+                Instruction::Neg(a) => one(a, &|a| q.neg(a)),
+                Instruction::Mul(a, b) => two(a, b, &|a, b| q.mul(a, b)),
+                Instruction::MontMul(a, b) => two(a, b, &|a, b| q.mont_mul(a, b)),
+                Instruction::MulScalar(a, c) => one(a, &|a| q.mul(a, scalar(c))),
+                Instruction::AddScalar(a, c) => one(a, &|a| q.add(a, scalar(c))),
+                Instruction::Dot(pairs) => pairs.iter().fold(vec![0; self.params.n()], |sum, (a, b)| {
+                    let products = two(a, b, &|a, b| q.mont_mul(a, b));
+                    sum.iter().zip(products).map(|(&sum, product)| q.add(sum, product)).collect()
+                }),
+                Instruction::Permute(a, galois) => permute(block.galois[usize::from(*galois)], limb(a)),
             });
         }
         registers

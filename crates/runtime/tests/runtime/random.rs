@@ -1,8 +1,10 @@
 //! Random valid artifacts.
 
+use std::collections::HashSet;
+
 use cerium_artifact::kernel::*;
 use cerium_artifact::*;
-use cerium_ckks::automorphism::galois_element;
+use cerium_ckks::automorphism::{conjugation_element, galois_element};
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
@@ -15,6 +17,8 @@ use crate::{below, small_params};
 /// Frame slots of every function.
 const FRAME: usize = 24;
 const STAGES: usize = 3;
+/// Loads of every block.
+const LOADS: usize = 5;
 
 /// A random program: functions that call earlier ones, kernels of all classes on random operands, in place and not.
 pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
@@ -89,6 +93,25 @@ fn random_primes(rng: &mut ChaCha8Rng, params: &Params, count: usize) -> Vec<Pri
     (0..count).map(|_| PrimeIndex(below(rng, params.moduli().len()) as u8)).collect()
 }
 
+/// What the programs of a kernel ask of its blocks.
+#[derive(Default)]
+struct Shape {
+    stores: usize,
+    /// Loads that are read through an automorphism.
+    moved: HashSet<u16>,
+    /// As many stores are written before these loads are read.
+    early: usize,
+    late: HashSet<u16>,
+}
+
+impl Shape {
+    fn with(mut self, program: &Program) -> Shape {
+        self.stores += program.results.len();
+        self.moved.extend(program.moved());
+        self
+    }
+}
+
 /// Makes one function step by step, keeping track of what every slot holds.
 struct Builder<'a> {
     rng: &'a mut ChaCha8Rng,
@@ -140,14 +163,16 @@ impl<'a> Builder<'a> {
 
     fn build(mut self) -> Function {
         // Copies of the arguments, so that every slot holds something.
-        let copies = (0..FRAME).map(|i| ElementwiseBlock {
+        let copies = (0..FRAME).map(|i| Block {
             prime: self.holds[i],
             loads: vec![Operand::Arg((i % self.function.args.len()) as u32)],
             stores: vec![Operand::Local(i as u32)],
             scalars: vec![],
+            galois: vec![],
         });
         let blocks = copies.collect();
-        self.launch(Body::Elementwise { program: vec![Instruction::Load(0)], results: vec![0], blocks });
+        let program = Program { instructions: vec![Instruction::Load(0)], results: vec![0] };
+        self.launch(Body::Elementwise { program, blocks });
         for _ in 0..12 {
             self.reader = vec![None; FRAME];
             self.writer = vec![None; FRAME];
@@ -155,8 +180,7 @@ impl<'a> Builder<'a> {
                 0..3 => self.elementwise(),
                 3 => self.transform(true),
                 4 => self.transform(false),
-                5 => self.convert(),
-                6 => self.permute(),
+                5..7 => self.convert(),
                 _ => self.call(),
             }
         }
@@ -170,15 +194,16 @@ impl<'a> Builder<'a> {
                 .expect("results have primes of arguments");
             let mut loads = vec![Operand::Arg(arg as u32)];
             loads.extend((0..FRAME as u32).filter(|&s| self.holds[s as usize] == prime).map(Operand::Local));
-            let mut program: Vec<Instruction> = (0..loads.len() as u16).map(Instruction::Load).collect();
+            let mut instructions: Vec<Instruction> = (0..loads.len() as u16).map(Instruction::Load).collect();
             let mut sum = 0;
             for load in 1..loads.len() as u16 {
-                program.push(Instruction::Add(sum, load));
-                sum = program.len() as u16 - 1;
+                instructions.push(Instruction::Add(sum, load));
+                sum = instructions.len() as u16 - 1;
             }
-            let block =
-                ElementwiseBlock { prime, loads, stores: vec![Operand::Result(i as u32)], scalars: vec![] };
-            self.launch(Body::Elementwise { program, results: vec![sum], blocks: vec![block] });
+            let stores = vec![Operand::Result(i as u32)];
+            let block = Block { prime, loads, stores, scalars: vec![], galois: vec![] };
+            let program = Program { instructions, results: vec![sum] };
+            self.launch(Body::Elementwise { program, blocks: vec![block] });
         }
         self.function
     }
@@ -201,47 +226,80 @@ impl<'a> Builder<'a> {
         Some(slot)
     }
 
-    /// A slot that block `block` may write; it holds `prime` after the kernel.
-    fn writable(&mut self, block: usize, in_place: bool) -> Option<usize> {
+    /// A slot that block `block` may write, one that it reads if it `may_overwrite` that.
+    fn writable(&mut self, block: usize, may_overwrite: impl Fn(usize) -> bool) -> Option<usize> {
         let start = below(self.rng, FRAME);
-        let slot = (start..start + FRAME).map(|slot| slot % FRAME).find(|&slot| {
-            let unread = self.reader[slot].is_none() || in_place && self.reader[slot] == Some(block);
-            self.writer[slot].is_none() && unread
-        })?;
+        let slots = || (start..start + FRAME).map(|slot| slot % FRAME);
+        let own = |&slot: &usize| {
+            self.writer[slot].is_none() && self.reader[slot] == Some(block) && may_overwrite(slot)
+        };
+        let other = |&slot: &usize| self.writer[slot].is_none() && self.reader[slot].is_none();
+        let slot = match self.rng.next_u32() % 2 {
+            0 => slots().find(own).or_else(|| slots().find(other)),
+            _ => slots().find(other).or_else(|| slots().find(own)),
+        }?;
         self.writer[slot] = Some(block);
         Some(slot)
     }
 
-    fn elementwise(&mut self) {
-        let loads = 1 + below(self.rng, 4);
-        let results_count = 1 + below(self.rng, 3);
-        let program = self.program(loads);
-        let results: Vec<Register> =
-            (0..results_count).map(|_| below(self.rng, program.len()) as Register).collect();
-        let mut blocks: Vec<ElementwiseBlock> = Vec::new();
-        let mut written = Vec::new();
-        for block in 0..1 + below(self.rng, 4) {
-            let Some(first) = self.readable(block, None) else { break };
-            let prime = self.holds[first];
-            let mut operands = vec![Operand::Local(first as u32)];
-            while operands.len() < loads {
-                operands.push(self.operand(block, prime));
+    /// The next block of a kernel whose programs have this shape, modulo `prime` or any.
+    fn block(&mut self, block: usize, prime: Option<PrimeIndex>, shape: &Shape) -> Option<Block> {
+        let mut loads = Vec::new();
+        let prime = match prime {
+            Some(prime) => prime,
+            None => {
+                let slot = self.readable(block, None)?;
+                loads.push(Operand::Local(slot as u32));
+                self.holds[slot]
             }
-            let stores: Vec<Option<usize>> = (0..results_count).map(|_| self.writable(block, true)).collect();
-            let Some(stores) = stores.into_iter().collect::<Option<Vec<usize>>>() else { break };
-            written.extend(stores.iter().map(|&slot| (slot, prime)));
-            let q = self.params.modulus(prime).value();
-            blocks.push(ElementwiseBlock {
-                prime,
-                loads: operands,
-                stores: stores.iter().map(|&slot| Operand::Local(slot as u32)).collect(),
-                scalars: (0..2).map(|_| self.rng.next_u32() % q).collect(),
-            });
+        };
+        while loads.len() < LOADS {
+            loads.push(self.operand(block, prime));
         }
+        for &load in &shape.moved {
+            if let Operand::Local(slot) = loads[usize::from(load)] {
+                self.reader[slot as usize] = Some(usize::MAX);
+            }
+        }
+        let mut stores = Vec::new();
+        for store in 0..shape.stores {
+            let late = |slot: usize| {
+                shape.late.iter().any(|&load| loads[usize::from(load)] == Operand::Local(slot as u32))
+            };
+            let slot = self.writable(block, |slot| store >= shape.early || !late(slot))?;
+            stores.push(Operand::Local(slot as u32));
+        }
+        let q = self.params.modulus(prime).value();
+        let scalars = (0..2).map(|_| 1 + self.rng.next_u32() % (q - 1)).collect();
+        let galois = (0..2).map(|_| self.galois()).collect();
+        Some(Block { prime, loads, stores, scalars, galois })
+    }
+
+    fn galois(&mut self) -> u32 {
+        let log_n = self.params.log_n();
+        match below(self.rng, 4) {
+            0 => 2 * below(self.rng, self.params.n()) as u32 + 1,
+            1 => conjugation_element(log_n),
+            _ => galois_element(log_n, 1 << below(self.rng, log_n as usize)),
+        }
+    }
+
+    fn elementwise(&mut self) {
+        let results = 1 + below(self.rng, 3);
+        let program = self.program(false, results);
+        let shape = Shape::default().with(&program);
+        let blocks = self.blocks(&shape);
         if !blocks.is_empty() {
-            written.into_iter().for_each(|(slot, prime)| self.holds[slot] = prime);
-            self.launch(Body::Elementwise { program, results, blocks });
+            self.launch(Body::Elementwise { program, blocks });
         }
+    }
+
+    /// A few blocks of one shape.
+    fn blocks(&mut self, shape: &Shape) -> Vec<Block> {
+        let count = 1 + below(self.rng, 4);
+        let blocks: Vec<Block> = (0..count).map_while(|block| self.block(block, None, shape)).collect();
+        self.hold_stores(&blocks);
+        blocks
     }
 
     /// An operand modulo `prime`: a slot, an argument, a plaintext or a key.
@@ -272,83 +330,113 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn program(&mut self, loads: usize) -> Vec<Instruction> {
-        let mut program: Vec<Instruction> = (0..loads as u16).map(Instruction::Load).collect();
-        for _ in 0..below(self.rng, 12) {
-            let count = program.len();
+    fn program(&mut self, input: bool, results: usize) -> Program {
+        let mut instructions: Vec<Instruction> = (0..LOADS as u16).map(Instruction::Load).collect();
+        // Registers that may be permuted: all that do not depend on the input.
+        let mut movable = vec![true; LOADS];
+        if input {
+            instructions.push(Instruction::Input);
+            movable.push(false);
+        }
+        for _ in 0..below(self.rng, 14) {
+            let count = instructions.len();
             let mut register = || below(self.rng, count) as Register;
-            let (a, b, scalar) = (register(), register(), register() % 2);
-            program.push(match below(self.rng, 8) {
+            let (a, b, index) = (register(), register(), register() % 2);
+            let choice = below(self.rng, 11);
+            let mut register = || below(self.rng, count) as Register;
+            instructions.push(match choice {
                 0 => Instruction::Add(a, b),
                 1 => Instruction::Sub(a, b),
                 2 => Instruction::Neg(a),
                 3 => Instruction::Mul(a, b),
                 4 => Instruction::MontMul(a, b),
-                5 => Instruction::MulScalar(a, scalar),
-                6 => Instruction::AddScalar(a, scalar),
+                5 => Instruction::MulScalar(a, index),
+                6 => Instruction::AddScalar(a, index),
+                7 | 8 if movable[usize::from(a)] => Instruction::Permute(a, index),
+                9 => {
+                    // A dot product that has factors in common with an earlier one.
+                    let mut pairs = vec![(a, b)];
+                    for instruction in instructions.iter().rev() {
+                        if let Instruction::Dot(earlier) = instruction {
+                            let side = |&(a, b): &(Register, Register)| if index == 0 { a } else { b };
+                            pairs = earlier.iter().map(side).map(|common| (register(), common)).collect();
+                            break;
+                        }
+                    }
+                    Instruction::Dot(pairs)
+                }
                 _ => {
                     let pairs = 1 + below(self.rng, 20);
                     let mut register = || below(self.rng, count) as Register;
                     Instruction::Dot((0..pairs).map(|_| (register(), register())).collect())
                 }
             });
+            let mut unmoved = true;
+            instructions[count].for_registers(|register| unmoved &= movable[usize::from(register)]);
+            movable.push(unmoved);
         }
-        program
+        let results = (0..results).map(|_| below(self.rng, instructions.len()) as Register).collect();
+        Program { instructions, results }
     }
 
     fn transform(&mut self, forward: bool) {
-        let mut blocks = Vec::new();
-        for block in 0..1 + below(self.rng, 5) {
-            let Some(load) = self.readable(block, None) else { break };
-            let Some(store) = self.writable(block, true) else { break };
-            let prime = self.holds[load];
-            let q = self.params.modulus(prime).value();
-            let factor = if forward { 1 } else { 1 + self.rng.next_u32() % (q - 1) };
-            let (load, store) = (Operand::Local(load as u32), Operand::Local(store as u32));
-            blocks.push(TransformBlock { prime, load, store, factor });
+        let (mut prologue, mut input) = (Program::load(), 0);
+        if below(self.rng, 2) == 0 {
+            let results = below(self.rng, 3);
+            prologue = self.program(false, results);
+            input = below(self.rng, prologue.instructions.len()) as Register;
         }
-        self.hold(blocks.iter().map(|block| (block.store, block.prime)).collect());
+        let mut epilogue = Program::input();
+        if below(self.rng, 2) == 0 {
+            let results = 1 + below(self.rng, 3);
+            epilogue = self.program(true, results);
+        }
+        let mut shape = Shape::default().with(&prologue).with(&epilogue);
+        shape.early = prologue.results.len() + 1;
+        shape.late = epilogue.loads().collect();
+        let blocks = self.blocks(&shape);
         if !blocks.is_empty() {
-            self.launch(if forward { Body::Ntt { blocks } } else { Body::Intt { blocks } });
-        }
-    }
-
-    fn permute(&mut self) {
-        let mut blocks = Vec::new();
-        for block in 0..1 + below(self.rng, 5) {
-            let Some(load) = self.readable(block, None) else { break };
-            let Some(store) = self.writable(block, false) else { break };
-            let galois = 2 * below(self.rng, self.params.n()) as u32 + 1;
-            let prime = self.holds[load];
-            let (load, store) = (Operand::Local(load as u32), Operand::Local(store as u32));
-            blocks.push(PermuteBlock { galois, prime, load, store });
-        }
-        self.hold(blocks.iter().map(|block| (block.store, block.prime)).collect());
-        if !blocks.is_empty() {
-            self.launch(Body::Permute { blocks });
+            let transform = Transform { prologue, input, epilogue, blocks };
+            self.launch(if forward { Body::Ntt(transform) } else { Body::Intt(transform) });
         }
     }
 
     fn convert(&mut self) {
-        let mut basis = Basis::EMPTY;
-        let mut sources = Vec::new();
-        for _ in 0..1 + below(self.rng, 5) {
-            let Some(slot) = self.readable(0, None) else { break };
-            let prime = self.holds[slot];
-            if !basis.contains(prime) {
-                basis = basis.union([prime].into_iter().collect());
-                sources.push((prime, Operand::Local(slot as u32)));
+        let mut epilogue = Program::input();
+        if below(self.rng, 2) == 0 {
+            let results = 1 + below(self.rng, 2);
+            epilogue = self.program(true, results);
+        }
+        let shape = Shape::default().with(&epilogue);
+        let mut blocks = Vec::new();
+        let mut targets_before = 0;
+        for _ in 0..1 + below(self.rng, 2) {
+            let mut basis = Basis::EMPTY;
+            let mut sources = Vec::new();
+            for _ in 0..1 + below(self.rng, 5) {
+                let Some(slot) = self.readable(usize::MAX, None) else { break };
+                let prime = self.holds[slot];
+                if !basis.contains(prime) {
+                    basis = basis.union([prime].into_iter().collect());
+                    sources.push((prime, Operand::Local(slot as u32)));
+                }
             }
+            let wanted: Basis = random_primes(self.rng, self.params, 6).into_iter().collect();
+            let targets: Vec<Block> = (targets_before..)
+                .zip(wanted.iter())
+                .map_while(|(block, prime)| self.block(block, Some(prime), &shape))
+                .collect();
+            if sources.is_empty() || targets.is_empty() {
+                break;
+            }
+            targets_before += targets.len();
+            blocks.push(BaseConvertBlock { sources, targets });
         }
-        let wanted: Basis = random_primes(self.rng, self.params, 12).into_iter().collect();
-        let mut targets = Vec::new();
-        for prime in wanted.iter() {
-            let Some(slot) = self.writable(0, false) else { break };
-            targets.push((prime, Operand::Local(slot as u32)));
+        for block in &blocks {
+            self.hold_stores(&block.targets);
         }
-        self.hold(targets.iter().map(|&(prime, target)| (target, prime)).collect());
-        if !targets.is_empty() {
-            self.launch(Body::BaseConvert { blocks: vec![BaseConvertBlock { sources, targets }] });
+        if !blocks.is_empty() {
+            self.launch(Body::BaseConvert { epilogue, blocks });
         }
     }
 
@@ -363,7 +451,7 @@ impl<'a> Builder<'a> {
         let results: Option<Vec<Operand>> = function
             .results
             .iter()
-            .map(|_| self.writable(0, false).map(|slot| Operand::Local(slot as u32)))
+            .map(|_| self.writable(0, |_| false).map(|slot| Operand::Local(slot as u32)))
             .collect();
         let (Some(args), Some(results)) = (args, results) else { return };
         self.hold(results.iter().copied().zip(function.results.iter().copied()).collect());
@@ -373,6 +461,12 @@ impl<'a> Builder<'a> {
         };
         let function = FunctionId(callee as u32);
         self.function.steps.push(Step::Call { function, args, results, weights: vec![weight] });
+    }
+
+    fn hold_stores(&mut self, blocks: &[Block]) {
+        for block in blocks {
+            self.hold(block.stores.iter().map(|&store| (store, block.prime)).collect());
+        }
     }
 
     fn hold(&mut self, written: Vec<(Operand, PrimeIndex)>) {

@@ -1,6 +1,6 @@
 //! Whole programs: the same words as the naive interpreter, on every instruction set and number of threads.
 
-use cerium_artifact::kernel::{Body, ElementwiseBlock, Instruction};
+use cerium_artifact::kernel::{Block, Body, Instruction, Program};
 use cerium_artifact::{
     Artifact, Function, FunctionId, Kernel, Operand, Plaintext, Recipe, StageId, Step, WeightId, WeightRef,
 };
@@ -46,7 +46,7 @@ fn case(rng: &mut ChaCha8Rng, log_n: u8) -> Case {
 #[test]
 fn random_programs_agree_with_the_naive_interpreter() {
     let mut rng = fresh_rng();
-    for (log_n, rounds) in [(4, 30), (5, 20), (12, 2)] {
+    for (log_n, rounds) in [(4, 30), (5, 20), (10, 4), (13, 2)] {
         for _ in 0..rounds {
             let Case { artifact, params, keys, input } = case(&mut rng, log_n);
             let limbs: Vec<Vec<u32>> = input.words().chunks(params.n()).map(<[u32]>::to_vec).collect();
@@ -165,14 +165,16 @@ fn a_flood_of_bindings_is_refused() {
         let operands =
             |operand: fn(u32) -> Operand| (0..primes.len() as u32).map(operand).collect::<Vec<_>>();
         let limbs = primes.iter().zip(operands(Operand::Arg)).zip(operands(Operand::Result));
-        let block = |((&prime, load), store)| ElementwiseBlock {
+        let block = |((&prime, load), store)| Block {
             prime,
             loads: vec![load],
             stores: vec![store],
             scalars: vec![],
+            galois: vec![],
         };
         let blocks = limbs.map(block).collect();
-        let body = Body::Elementwise { program: vec![Instruction::Load(0)], results: vec![0], blocks };
+        let program = Program { instructions: vec![Instruction::Load(0)], results: vec![0] };
+        let body = Body::Elementwise { program, blocks };
         Step::Launch(Kernel { stage: StageId(0), body })
     };
     let function = |name: &str, weight_params| Function {

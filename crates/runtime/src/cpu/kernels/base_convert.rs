@@ -5,6 +5,8 @@ use cerium_ckks::isa::Isa;
 use cerium_ckks::lanes::{Lanes, ModulusLanes};
 use cerium_ckks::modulus::Modulus;
 
+use super::MOST_LANES;
+
 /// Most source primes: so many products, and one more, fit in 64 bits and in one reduction.
 const MOST_SOURCES: usize = 16;
 
@@ -14,9 +16,6 @@ const TILE: usize = 128;
 
 /// Targets that share the loads of a source; their sums stay in registers.
 const GROUP: usize = 4;
-
-/// Words of the widest vector; tiles are a multiple of it.
-const MOST_LANES: usize = 16;
 
 /// The constants of a conversion from the primes `q_i` with product `Q` to the primes `p_j`.
 ///

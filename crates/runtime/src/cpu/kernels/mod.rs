@@ -5,12 +5,17 @@
 //! length of the output. Lengths that disagree are a broken invariant and panic.
 
 mod base_convert;
+mod dot;
 mod elementwise;
 #[cfg(test)]
 mod tests;
 
 pub use base_convert::{BaseConverter, base_convert};
-pub use elementwise::{RUN_ALIGN, Runs, add, add_scalar, dot, mont_mul, mul, mul_scalar, neg, sub};
+pub use dot::{RUN_ALIGN, Runs, Term, dot, dot_pair, fetch};
+pub use elementwise::{add, add_scalar, mont_mul, mul, mul_scalar, neg, sub};
+
+/// Words of the widest vector; what is left over by it is done word by word.
+const MOST_LANES: usize = 16;
 
 /// Unfolds a compact limb, each of whose words stands for a run of `2^log_run` equal words:
 /// `out[i] = compact[(offset + i) >> log_run]`, so `offset` is where `out` begins in the full limb.

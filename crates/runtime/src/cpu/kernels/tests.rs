@@ -69,26 +69,55 @@ fn elementwise_kernels_agree_with_single_words() {
     agrees(|isa, q, out, a, _, c| add_scalar(isa, q, out, a, c), |q, a, _, c| q.add(a, c));
 }
 
+/// Sums of products one word at a time: the definition.
+fn dot_naively<const OUTS: usize>(
+    q: &Modulus,
+    len: usize,
+    terms: &[([Vec<u32>; OUTS], Vec<u32>)],
+) -> [Vec<u32>; OUTS] {
+    let word =
+        |out: usize, i: usize| terms.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(a[out][i], b[i])));
+    std::array::from_fn(|out| (0..len).map(|i| word(out, i)).collect())
+}
+
+/// First factors of two sums, the second factor that they have in common, and the base-2 logarithm of its runs.
+type OwnedTerm = ([Vec<u32>; 2], Vec<u32>, u32);
+
+/// Both kernels on terms with second factors in runs, for the stretch of `len` words from `offset` on.
+fn dots_agree(q: &Modulus, (offset, len): (usize, usize), terms: &[OwnedTerm]) {
+    let unfold = |b: &[u32], log_run: u32| (0..len).map(|i| b[(offset + i) >> log_run]).collect();
+    let plain: Vec<_> = terms.iter().map(|(a, b, log_run)| (a.clone(), unfold(b, *log_run))).collect();
+    let expected = dot_naively(q, len, &plain);
+    let runs: Vec<Runs> = terms.iter().map(|(_, b, log_run)| Runs::new(b, *log_run, offset)).collect();
+    let limbs: Vec<[&[u32]; 2]> = terms.iter().map(|([a, b], ..)| [&a[..], &b[..]]).collect();
+    let one: Vec<Term<1>> = limbs.iter().zip(&runs).map(|(&[a, _], &b)| ([a], b)).collect();
+    let two: Vec<Term<2>> = limbs.iter().copied().zip(runs.iter().copied()).collect();
+    // Anything may be fetched in advance.
+    let ahead = [std::ptr::null(), expected[0].as_ptr()];
+    for isa in Isa::available() {
+        let what = format!("{isa}, {len} words from {offset}, {} terms modulo {}", terms.len(), q.value());
+        let mut out = vec![u32::MAX; len];
+        dot(isa, q, [&mut out], &one, &ahead);
+        assert!(out == expected[0], "{what}");
+        let mut outs = [vec![u32::MAX; len], vec![u32::MAX; len]];
+        let [a, b] = &mut outs;
+        dot_pair(isa, q, [a, b], &two, &ahead);
+        assert!(outs == expected, "{what}, two sums");
+    }
+}
+
 #[test]
 fn dot_agrees_with_single_words() {
     let mut rng = fresh_rng();
     for q in moduli() {
         for count in [0, 1, 4, 15, 16, 17, 33] {
             for extreme in [false, true] {
-                let mut limbs = || match extreme {
-                    true => vec![q.value() - 1; 50],
-                    false => residues(&mut rng, &q, 50),
+                let mut limb = || match extreme {
+                    true => vec![q.value() - 1; 150],
+                    false => residues(&mut rng, &q, 150),
                 };
-                let limbs: Vec<_> = (0..count).map(|_| (limbs(), limbs())).collect();
-                let pairs: Vec<(&[u32], Runs)> =
-                    limbs.iter().map(|(a, b)| (&a[..], Runs::from(&b[..]))).collect();
-                let word = |i: usize| limbs.iter().fold(0, |sum, (a, b)| q.add(sum, q.mont_mul(a[i], b[i])));
-                let expected: Vec<u32> = (0..50).map(word).collect();
-                for isa in Isa::available() {
-                    let mut out = vec![u32::MAX; 50];
-                    dot(isa, &q, &mut out, &pairs);
-                    assert_eq!(out, expected, "{isa}, {count} pairs modulo {}", q.value());
-                }
+                let terms: Vec<_> = (0..count).map(|_| ([limb(), limb()], limb(), 0)).collect();
+                dots_agree(&q, (0, 150), &terms);
             }
         }
     }
@@ -102,26 +131,15 @@ fn dot_takes_runs_of_any_length() {
         // Stretches begin at multiples of the alignment, and end anywhere.
         let offset = rng.next_u32() as usize % (1 << log_n) / RUN_ALIGN * RUN_ALIGN;
         let len = rng.next_u32() as usize % ((1 << log_n) - offset + 1);
-        let factors: Vec<(Vec<u32>, Vec<u32>, u32)> = (0..1 + round % 19)
+        let terms: Vec<_> = (0..1 + round % 19)
             .map(|i| {
                 let log_run =
                     if round % 2 == 0 { round / 2 % (log_n + 1) } else { (round + i) % (log_n + 1) };
-                (residues(&mut rng, &q, len), residues(&mut rng, &q, 1 << (log_n - log_run)), log_run)
+                let a = [residues(&mut rng, &q, len), residues(&mut rng, &q, len)];
+                (a, residues(&mut rng, &q, 1 << (log_n - log_run)), log_run)
             })
             .collect();
-        let pairs: Vec<(&[u32], Runs)> =
-            factors.iter().map(|(a, b, log_run)| (&a[..], Runs::new(b, *log_run, offset))).collect();
-        let word = |i: usize| {
-            let term =
-                |(a, b, log_run): &(Vec<u32>, Vec<u32>, u32)| q.mont_mul(a[i], b[(offset + i) >> log_run]);
-            factors.iter().map(term).fold(0, |sum, term| q.add(sum, term))
-        };
-        let expected: Vec<u32> = (0..len).map(word).collect();
-        for isa in Isa::available() {
-            let mut out = vec![u32::MAX; len];
-            dot(isa, &q, &mut out, &pairs);
-            assert_eq!(out, expected, "{isa}, {len} words from {offset}, runs of 2^{:?}", factors[0].2);
-        }
+        dots_agree(&q, (offset, len), &terms);
     }
 }
 
@@ -213,53 +231,5 @@ fn base_conversion_recovers_small_integers() {
     for (p, limb) in targets.iter().zip(out) {
         let expected: Vec<u32> = integers.iter().map(|&x| p.reduce_i64(x)).collect();
         assert_eq!(limb, expected);
-    }
-}
-
-/// What a dot product of 16 compact plaintexts costs, tile by tile, against unfolding them first. Run alone:
-/// `cargo test --release -p cerium-runtime dot_of_compact -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn dot_of_compact_plaintexts_is_measured() {
-    const TILE: usize = 512;
-    let (mut rng, log_n, count) = (fresh_rng(), 16, 16);
-    let (n, q) = (1usize << log_n, moduli()[0]);
-    let a: Vec<Vec<u32>> = (0..count).map(|_| residues(&mut rng, &q, n)).collect();
-    let mut out = vec![0; n];
-    let mut scratch = vec![vec![0; TILE]; count];
-    for isa in Isa::available() {
-        for log_run in [0, 1, 2, 3, 4, 5, 6, 8, 12, 15] {
-            let b: Vec<Vec<u32>> = (0..count).map(|_| residues(&mut rng, &q, n >> log_run)).collect();
-            let mut unfolding = |out: &mut [u32]| {
-                for (i, out) in out.chunks_mut(TILE).enumerate() {
-                    let range = i * TILE..(i + 1) * TILE;
-                    scratch.iter_mut().zip(&b).for_each(|(tile, b)| expand(tile, b, log_run, i * TILE));
-                    let pairs = a.iter().zip(&scratch).map(|(a, b)| (&a[range.clone()], Runs::from(&b[..])));
-                    dot(isa, &q, out, &pairs.collect::<Vec<_>>());
-                }
-            };
-            let directly = |out: &mut [u32]| {
-                for (i, out) in out.chunks_mut(TILE).enumerate() {
-                    let range = i * TILE..(i + 1) * TILE;
-                    let pairs =
-                        a.iter().zip(&b).map(|(a, b)| (&a[range.clone()], Runs::new(b, log_run, i * TILE)));
-                    dot(isa, &q, out, &pairs.collect::<Vec<_>>());
-                }
-            };
-            let mut fastest = [f64::INFINITY; 2];
-            for _ in 0..20 {
-                let start = std::time::Instant::now();
-                unfolding(&mut out);
-                fastest[0] = fastest[0].min(start.elapsed().as_secs_f64());
-                let start = std::time::Instant::now();
-                directly(&mut out);
-                fastest[1] = fastest[1].min(start.elapsed().as_secs_f64());
-            }
-            let [before, after] = fastest.map(|s| s * 1e6);
-            println!(
-                "{isa}, runs of 2^{log_run}: {before:.0} us unfolded, {after:.0} us, {:.2} times",
-                before / after
-            );
-        }
     }
 }

@@ -1,0 +1,237 @@
+//! Sums of products.
+
+use cerium_ckks::dispatch;
+use cerium_ckks::isa::Isa;
+use cerium_ckks::lanes::{Lanes, ModulusLanes};
+use cerium_ckks::modulus::Modulus;
+
+use super::MOST_LANES;
+
+/// Products whose sum [`ModulusLanes::mont_reduce_4q`] can still reduce: `16 (q - 1)^2 < 2^34 q` as `q < 2^30`.
+const MOST_PRODUCTS: usize = 16;
+
+/// Vectors that are worked on together.
+const UNROLLED: usize = 4;
+
+/// Words of a cache line.
+const LINE: usize = 16;
+
+/// Where a stretch of [`Runs`] may begin: at multiples of this, or where a run begins.
+pub const RUN_ALIGN: usize = UNROLLED * MOST_LANES;
+
+/// A stretch of a limb whose words come in runs of equal ones, as those of a plaintext of short period do.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs<'a> {
+    /// One word for each run, from the run in which the stretch begins.
+    words: &'a [u32],
+    /// Base-2 logarithm of the words of a run.
+    log_run: u32,
+    /// Words of the first run that stand before the stretch.
+    phase: usize,
+}
+
+impl<'a> Runs<'a> {
+    /// The stretch from `offset` on of the limb in which each word of `compact` stands for a run of `2^log_run`.
+    ///
+    /// # Panics
+    /// If `offset` is neither the beginning of a run nor a multiple of [`RUN_ALIGN`], or is beyond the limb.
+    pub fn new(compact: &'a [u32], log_run: u32, offset: usize) -> Runs<'a> {
+        let phase = offset & ((1 << log_run) - 1);
+        assert!(phase.is_multiple_of(RUN_ALIGN), "a stretch begins at word {phase} of a run");
+        Runs { words: &compact[offset >> log_run..], log_run, phase }
+    }
+
+    /// Words of the stretch.
+    fn len(&self) -> usize {
+        (self.words.len() << self.log_run) - self.phase
+    }
+}
+
+impl<'a> From<&'a [u32]> for Runs<'a> {
+    /// Runs of one word.
+    fn from(words: &'a [u32]) -> Runs<'a> {
+        Runs { words, log_run: 0, phase: 0 }
+    }
+}
+
+/// A term of `OUTS` sums of products, which have the second factor in common. The second factor may be longer than the
+/// output.
+pub type Term<'a, const OUTS: usize> = ([&'a [u32]; OUTS], Runs<'a>);
+
+/// `out = sum_i a_i * b_i * 2^-32 mod q` over the terms `(a_i, b_i)`: the plain sum of products if each term has one factor in
+/// Montgomery form. Zero for no terms. `ahead` are addresses, valid or not, of as many words as the output has, that will be
+/// needed soon after; they are fetched on the way.
+///
+/// # Panics
+/// When a factor is shorter than the output, or a first factor longer.
+pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>], ahead: &[*const u32]) {
+    check(out.len(), terms);
+    let (whole, len) = (out.len() - out.len() % MOST_LANES, out.len());
+    let outs = [out.as_mut_ptr()];
+    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>], ahead: &[*const u32]));
+    // SAFETY: a single word needs no features; the terms are as long as the output.
+    unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms, &[]) }
+}
+
+/// Two sums as in [`dot`], whose second factors are the same: each is read once.
+///
+/// # Panics
+/// When a factor is shorter than the outputs, a first factor longer, or the outputs are not equally long.
+pub fn dot_pair(isa: Isa, q: &Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, 2>], ahead: &[*const u32]) {
+    assert_eq!(a.len(), b.len(), "outputs are equally long");
+    check(a.len(), terms);
+    let (whole, len) = (a.len() - a.len() % MOST_LANES, a.len());
+    let outs = [a.as_mut_ptr(), b.as_mut_ptr()];
+    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>], ahead: &[*const u32]));
+    // SAFETY: a single word needs no features; the terms are as long as the outputs.
+    unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms, &[]) }
+}
+
+/// Fetches `len` words at each address into cache; addresses need not be valid.
+pub fn fetch(isa: Isa, len: usize, ahead: &[*const u32]) {
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(len: usize, ahead: &[*const u32]) {
+        for address in ahead {
+            for line in (0..len).step_by(LINE) {
+                // SAFETY: forwarded to the caller; the address need not be valid.
+                unsafe { V::prefetch(address.wrapping_add(line)) }
+            }
+        }
+    }
+    dispatch!(isa, run(len: usize, ahead: &[*const u32]));
+}
+
+fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>]) {
+    for (a, b) in terms {
+        assert!(a.iter().all(|a| a.len() == len) && b.len() >= len, "factors are as long as the output");
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn run_one<V: Lanes>(
+    q: &Modulus,
+    outs: [*mut u32; 1],
+    len: usize,
+    terms: &[Term<'_, 1>],
+    ahead: &[*const u32],
+) {
+    // SAFETY: forwarded to the caller.
+    unsafe { run::<V, 1>(q, outs, len, terms, ahead) }
+}
+
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn run_two<V: Lanes>(
+    q: &Modulus,
+    outs: [*mut u32; 2],
+    len: usize,
+    terms: &[Term<'_, 2>],
+    ahead: &[*const u32],
+) {
+    // SAFETY: forwarded to the caller.
+    unsafe { run::<V, 2>(q, outs, len, terms, ahead) }
+}
+
+/// The sums for the first `len` words.
+///
+/// # Safety
+/// As for [`Lanes`]; outputs and factors are at least as long, and this is a whole number of vectors.
+#[inline(always)]
+unsafe fn run<V: Lanes, const OUTS: usize>(
+    q: &Modulus,
+    outs: [*mut u32; OUTS],
+    len: usize,
+    terms: &[Term<'_, OUTS>],
+    ahead: &[*const u32],
+) {
+    let unrolled = len - len % (UNROLLED * V::LANES);
+    // SAFETY: forwarded to the caller.
+    unsafe {
+        run_vectors::<V, UNROLLED, OUTS>(q, outs, 0..unrolled, terms, ahead);
+        run_vectors::<V, 1, OUTS>(q, outs, unrolled..len, terms, &[]);
+    }
+}
+
+/// The sums for a range of words, `COUNT` vectors at a time.
+///
+/// # Safety
+/// As for [`Lanes`]; outputs and factors reach to the end of the range, which is a whole number of times `COUNT` vectors and
+/// begins at a multiple of a vector.
+#[inline(always)]
+unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
+    q: &Modulus,
+    outs: [*mut u32; OUTS],
+    range: std::ops::Range<usize>,
+    terms: &[Term<'_, OUTS>],
+    ahead: &[*const u32],
+) {
+    // SAFETY: forwarded to the caller; what is fetched in advance need not be valid.
+    unsafe {
+        let m = ModulusLanes::<V>::new(q);
+        for i in range.step_by(COUNT * V::LANES) {
+            for address in ahead {
+                for line in (0..COUNT * V::LANES).step_by(LINE) {
+                    V::prefetch(address.wrapping_add(i + line));
+                }
+            }
+            let mut totals = [[V::splat(0); COUNT]; OUTS];
+            for terms in terms.chunks(MOST_PRODUCTS) {
+                let mut sums = [[V::wide_zero(); COUNT]; OUTS];
+                for (a, b) in terms {
+                    let b = load_runs::<V, COUNT>(b, i);
+                    for (sums, a) in sums.iter_mut().zip(a) {
+                        let a = a.as_ptr().add(i);
+                        for (v, (sum, (b, b_odd))) in sums.iter_mut().zip(b).enumerate() {
+                            let a = V::load(a.add(v * V::LANES));
+                            *sum = V::wide_add(*sum, a.wide_mul(a.odd_lanes(), b, b_odd));
+                        }
+                    }
+                }
+                for (totals, sums) in totals.iter_mut().zip(sums) {
+                    for (total, sum) in totals.iter_mut().zip(sums) {
+                        *total = m.add(*total, m.mont_reduce_4q(sum));
+                    }
+                }
+            }
+            for (out, totals) in outs.iter().zip(totals) {
+                for (v, total) in totals.into_iter().enumerate() {
+                    total.store(out.add(i + v * V::LANES));
+                }
+            }
+        }
+    }
+}
+
+/// `COUNT` vectors of the stretch from word `i` on, with the odd lanes of each.
+///
+/// # Safety
+/// As for [`Lanes`]; the words are within the stretch, and `i` is a multiple of a vector.
+#[inline(always)]
+unsafe fn load_runs<V: Lanes, const COUNT: usize>(b: &Runs<'_>, i: usize) -> [(V, V); COUNT] {
+    let (words, at, run) = (b.words.as_ptr(), b.phase + i, 1 << b.log_run);
+    // SAFETY: forwarded to the caller.
+    unsafe {
+        let mut out = [(V::splat(0), V::splat(0)); COUNT];
+        if run == 1 {
+            for (v, out) in out.iter_mut().enumerate() {
+                let b = V::load(words.add(at + v * V::LANES));
+                *out = (b, b.odd_lanes());
+            }
+            return out;
+        }
+        // The other runs are of two words at least, so that neighbouring lanes hold the same word.
+        if run >= COUNT * V::LANES {
+            let b = V::splat(*words.add(at >> b.log_run));
+            return [(b, b); COUNT];
+        }
+        for (v, out) in out.iter_mut().enumerate() {
+            let from = words.add((at + v * V::LANES) >> b.log_run);
+            let b = if run >= V::LANES { V::splat(*from) } else { V::load_runs(from, b.log_run) };
+            *out = (b, b);
+        }
+        out
+    }
+}
