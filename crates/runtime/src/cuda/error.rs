@@ -82,6 +82,9 @@ pub enum CudaError {
     /// No machine code for a kernel.
     #[error(transparent)]
     Nvrtc(#[from] NvrtcError),
+    /// The host cannot do what a GPU does ([`super::host`]), or an emitted kernel is wrong.
+    #[error("the host cannot stand in for a GPU: {0}")]
+    Host(String),
     /// The driver refused something that it should have done.
     #[error("the NVIDIA driver failed {doing}: {reason}")]
     Driver {

@@ -3,7 +3,7 @@
 //! [`CudaDevice`] is the device. Its parts, in the order in which a program passes them: `plan` (kernels become launches of
 //! emitted text, and everything they read is laid out), [`compile`] (text becomes machine code: [`cache`], [`nvrtc`]),
 //! `device` (memory, recorded launches, tables of activations), [`gpu`] (what is asked of a GPU) and `driver` behind it. Only
-//! the last needs a GPU to be tried.
+//! the last needs a GPU to be tried: [`host`] is a stand-in that runs the same text.
 
 pub mod arch;
 pub mod cache;
@@ -12,6 +12,7 @@ mod device;
 mod driver;
 pub mod error;
 pub mod gpu;
+pub mod host;
 pub mod nvrtc;
 mod plan;
 #[cfg(test)]
