@@ -159,9 +159,7 @@ impl<S: Fn(ValueId) -> bool> Writer<'_, S> {
             Op::MulScalar { scalar, .. } => Instruction::MulScalar(a, self.scalar(*scalar)),
             Op::AddScalar { scalar, .. } => Instruction::AddScalar(a, self.scalar(*scalar)),
             Op::Dot { .. } => Instruction::Dot(operands.chunks(2).map(|pair| (pair[0], pair[1])).collect()),
-            Op::Permute { galois, .. } => {
-                Instruction::Permute(a, self.automorphism(*galois))
-            }
+            Op::Permute { galois, .. } => Instruction::Permute(a, self.automorphism(*galois)),
             other => unreachable!("{} is not elementwise", other.mnemonic()),
         };
         draft.push(instruction)

@@ -3,6 +3,7 @@
 //! Instructions of one word are counted from the text in `cuda/device` and held against disassembled code (`nvdisasm` of what
 //! NVRTC 13.0 makes for sm_90): addresses, pointers and exchanges are in the figures of what they belong to.
 
+use std::collections::HashSet;
 use std::ops::{AddAssign, Mul};
 
 use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Transform};
@@ -44,8 +45,10 @@ const MUL_SCALAR: Work = work(2.0, 1.0, 5.0);
 const TERM: Work = work(0.0, 1.0, 1.0);
 /// The reduction of such a sum.
 const REDUCE: Work = work(1.0, 1.0, 5.0);
-/// Where an automorphism takes a word from, and its access by itself.
-const PERMUTE: Work = Work { reversals: 2.0, ..work(1.0, 1.0, 10.0) };
+/// Where an automorphism takes a word from, once for each Galois element.
+const POSITION: Work = Work { reversals: 2.0, ..work(1.0, 0.0, 8.0) };
+/// A load from there, by itself.
+const GATHER: Work = work(0.5, 1.0, 3.0);
 /// A source of a base conversion: its share of the number of wraps.
 const SOURCE: Work = work(1.0, 1.0, 2.0);
 /// One stage of a transform, half a butterfly. The four plain kernels of 2^16 have 688 and 792 instructions (forward), 736 and
@@ -82,9 +85,11 @@ impl Mul<f64> for Work {
 /// A program on one word, with its loads and stores.
 fn program(program: &Program) -> Work {
     let mut sum = ACCESS * program.results.len() as f64;
-    for instruction in &program.instructions {
+    let mut galois = HashSet::new();
+    for (instruction, moved) in program.instructions.iter().zip(program.below_permute()) {
         sum += match instruction {
             Instruction::Input => Work::default(),
+            Instruction::Load(_) if moved => GATHER,
             Instruction::Load(_) => ACCESS,
             Instruction::Add(..)
             | Instruction::Sub(..)
@@ -98,7 +103,10 @@ fn program(program: &Program) -> Work {
                 sum += REDUCE;
                 sum
             }
-            Instruction::Permute(..) => PERMUTE,
+            Instruction::Permute(_, element) => match galois.insert(*element) {
+                true => POSITION,
+                false => Work::default(),
+            },
         };
     }
     sum

@@ -98,7 +98,7 @@ impl Prediction {
     }
 
     fn sum(&self, of: impl Fn(&PredictedLaunch) -> bool, value: fn(&PredictedLaunch) -> f64) -> f64 {
-        self.launches.iter().filter(|launch| of(launch)).map(value).sum()
+        self.launches.iter().filter(|launch| of(launch)).map(value).fold(0.0, |sum, seconds| sum + seconds)
     }
 }
 
