@@ -1,6 +1,7 @@
 //! How fast this machine is, measured on the spot: what `explain` predicts times from.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use cerium_ckks::basis::PrimeIndex;
@@ -15,6 +16,9 @@ use cerium_runtime::{KernelClass, Usage};
 const LEAST_PRIME: u32 = 1 << 20;
 /// Each kernel is measured for about this long.
 const SAMPLE: Duration = Duration::from_millis(10);
+/// What each thread copies to measure the rate of copies, and how often.
+const COPY_BYTES: usize = 64 << 20;
+const COPIES: usize = 5;
 
 /// Seconds of one thread for what bounds each class: multiplications of transforms and conversions, bytes of the
 /// others.
@@ -76,6 +80,29 @@ impl Speed {
             KernelClass::Elementwise => self.elementwise * bytes,
         })
     }
+}
+
+/// Bytes that `threads` threads (0: one for each core) read and write in a second when they copy what no cache holds.
+pub(crate) fn copy_rate(threads: usize) -> f64 {
+    let threads =
+        if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+    let copy = |barrier: &Barrier| {
+        let from = vec![1u8; COPY_BYTES];
+        let mut to = vec![0u8; COPY_BYTES];
+        let mut fastest = f64::INFINITY;
+        for _ in 0..COPIES {
+            barrier.wait();
+            let start = Instant::now();
+            black_box(&mut to).copy_from_slice(black_box(&from));
+            fastest = fastest.min(start.elapsed().as_secs_f64());
+        }
+        2.0 * COPY_BYTES as f64 / fastest
+    };
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let copies: Vec<_> = (0..threads).map(|_| scope.spawn(|| copy(&barrier))).collect();
+        copies.into_iter().map(|thread| thread.join().expect("copying does not panic")).sum()
+    })
 }
 
 /// Seconds of one call, the best of five batches.

@@ -15,6 +15,7 @@ pub mod null;
 pub mod profile;
 pub mod progress;
 mod session;
+pub mod suite;
 #[cfg(test)]
 mod testing;
 

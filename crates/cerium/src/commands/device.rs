@@ -6,8 +6,11 @@ use std::str::FromStr;
 use anyhow::Result;
 use cerium_runtime::CpuDevice;
 use cerium_runtime::cuda::cache::CubinCache;
+use cerium_runtime::cuda::compile::KernelCompiler;
 use cerium_runtime::cuda::{CudaDevice, CudaError, CudaOptions};
 use cerium_runtime::device::{Device, DeviceError};
+
+use crate::speed;
 
 /// A device, and what a GPU needs besides.
 #[derive(Clone, Debug, clap::Args)]
@@ -52,26 +55,43 @@ impl FromStr for Choice {
 impl DeviceArgs {
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
     pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+        match self.open_cuda()? {
+            Some(device) => Ok(Box::new(device)),
+            None => Ok(Box::new(CpuDevice::new(threads)?)),
+        }
+    }
+
+    /// Bytes that copies within the memory of the device read and write in a second, measured on the spot.
+    pub(super) fn copy_rate(&self, threads: usize) -> Result<f64, DeviceError> {
+        match self.open_cuda()? {
+            Some(mut device) => device.copy_rate(),
+            None => Ok(speed::copy_rate(threads)),
+        }
+    }
+
+    /// The GPU, unless the CPU shall compute.
+    fn open_cuda(&self) -> Result<Option<CudaDevice>, DeviceError> {
         match self.device {
-            Choice::Cpu => Ok(Box::new(CpuDevice::new(threads)?)),
-            Choice::Cuda(ordinal) => Ok(Box::new(CudaDevice::new(self.options(ordinal))?)),
+            Choice::Cpu => Ok(None),
+            Choice::Cuda(ordinal) => CudaDevice::new(self.options(ordinal)).map(Some),
             Choice::Auto => match CudaDevice::new(self.options(0)) {
-                Ok(device) => Ok(Box::new(device)),
-                Err(DeviceError::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => {
-                    Ok(Box::new(CpuDevice::new(threads)?))
-                }
-                Err(error) => Err(error),
+                Err(DeviceError::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => Ok(None),
+                device => device.map(Some),
             },
         }
     }
 
+    /// What compiles kernels for GPUs.
+    pub(super) fn compiler(&self) -> KernelCompiler {
+        KernelCompiler { nvrtc: self.nvrtc.clone(), cache: self.cache() }
+    }
+
     fn options(&self, ordinal: u32) -> CudaOptions {
-        CudaOptions {
-            ordinal,
-            nvrtc: self.nvrtc.clone(),
-            cache: self.cubins.as_deref().map_or_else(CubinCache::of_user, CubinCache::at),
-            profile: self.stage_times,
-        }
+        CudaOptions { ordinal, nvrtc: self.nvrtc.clone(), cache: self.cache(), profile: self.stage_times }
+    }
+
+    fn cache(&self) -> CubinCache {
+        self.cubins.as_deref().map_or_else(CubinCache::of_user, CubinCache::at)
     }
 }
 

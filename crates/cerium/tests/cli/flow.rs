@@ -269,14 +269,17 @@ fn operations_are_measured_at_any_level() {
     let operations = report["operations"].as_array().unwrap();
     let of = |level: u64| operations.iter().filter(|row| row["level"] == level).collect::<Vec<_>>();
     // At level 0 nothing can be rescaled.
-    assert_eq!((of(1).len(), of(0).len()), (6, 4), "{report}");
+    assert_eq!((of(1).len(), of(0).len()), (8, 6), "{report}");
     for row in operations {
         let [low, high] = [0, 1].map(|i| row["spread_s"][i].as_f64().unwrap());
         let median = row["median_s"].as_f64().unwrap();
         assert!(0.0 < low && low <= median && median <= high, "{row}");
-        let keyed = !["add", "rescale"].contains(&row["op"].as_str().unwrap());
+        let keyed = !["ntt", "intt", "add", "rescale"].contains(&row["op"].as_str().unwrap());
         assert_eq!(row["key_bytes"].as_u64().unwrap() > 0, keyed, "{row}");
+        let rate = row["bytes"].as_f64().unwrap() / median;
+        assert!((row["bytes_per_s"].as_f64().unwrap() / rate - 1.0).abs() < 1e-6, "{row}");
     }
+    assert!(report["copy_bytes_per_s"].as_f64().unwrap() > 1e8, "{report}");
     let keys: u64 = of(1)[1..]
         .iter()
         .filter(|row| row["op"] != "multiply_relinearize_rescale")
@@ -322,7 +325,7 @@ fn every_verb_has_help_with_an_example() {
         assert!(help.contains("Example") && help.contains(&format!("cerium {verb}")), "{help}");
         assert!(help.contains("--json"), "{help}");
     }
-    for what in ["bootstrap", "ops"] {
+    for what in ["bootstrap", "device", "kernels", "ops"] {
         let help = ok(&["bench", what, "--help"]);
         assert!(help.contains(&format!("cerium bench {what}")) && help.contains("--json"), "{help}");
     }

@@ -21,3 +21,4 @@ mod tests;
 pub use arch::Arch;
 pub use device::{CudaDevice, CudaOptions};
 pub use error::CudaError;
+pub use plan::sources;

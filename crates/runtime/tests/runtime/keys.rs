@@ -10,10 +10,12 @@ use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
 use cerium_ckks::wire;
 use cerium_runtime::progress::silent;
+use cerium_runtime::suite::random::small_params;
+use cerium_runtime::suite::random_key;
 use cerium_runtime::{KeyStore, KeyStoreError};
 use rand_core::RngCore;
 
-use crate::{fresh_rng, random_key, small_params};
+use crate::fresh_rng;
 
 fn write(folder: &Path, params: &Params, key: &EvaluationKey, name: &str) {
     fs::create_dir_all(folder.join("evaluation")).unwrap();

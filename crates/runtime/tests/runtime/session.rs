@@ -13,11 +13,12 @@ use cerium_runtime::device::Device;
 use cerium_runtime::memory::PlaintextError;
 use cerium_runtime::null::{NullDevice, measure};
 use cerium_runtime::progress::silent;
+use cerium_runtime::suite::Case;
+use cerium_runtime::suite::random::{self, small_params};
 use cerium_runtime::{CpuDevice, KeyStore, Mismatch, Session, SessionError};
-use rand_chacha::ChaCha8Rng;
 
+use crate::fresh_rng;
 use crate::naive::Naive;
-use crate::{fresh_rng, random, random_key, random_limbs, small_params};
 
 fn session(artifact: &Artifact, keys: &[EvaluationKey], device: impl Device + 'static) -> Session {
     let params = Params::new(artifact.params.clone()).unwrap();
@@ -25,31 +26,13 @@ fn session(artifact: &Artifact, keys: &[EvaluationKey], device: impl Device + 's
     Session::new(artifact, keys, Box::new(device), 1, &silent).unwrap()
 }
 
-struct Case {
-    artifact: Artifact,
-    params: Params,
-    keys: Vec<EvaluationKey>,
-    input: Ciphertext,
-}
-
-fn case(rng: &mut ChaCha8Rng, log_n: u8) -> Case {
-    let artifact = random::artifact(rng, log_n);
-    let params = artifact.validate().unwrap();
-    let keys = artifact.keys.iter().map(|&request| random_key(rng, &params, request)).collect();
-    let level = params.max_level();
-    let basis = params.basis(level);
-    let words = random_limbs(rng, &params, basis.iter().chain(basis.iter())).concat();
-    let input = Ciphertext::new(&params, level, params.scale(level), 2, words).unwrap();
-    Case { artifact, params, keys, input }
-}
-
 #[test]
 fn random_programs_agree_with_the_naive_interpreter() {
     let mut rng = fresh_rng();
     for (log_n, rounds) in [(4, 30), (5, 20), (10, 4), (13, 2)] {
         for _ in 0..rounds {
-            let Case { artifact, params, keys, input } = case(&mut rng, log_n);
-            let limbs: Vec<Vec<u32>> = input.words().chunks(params.n()).map(<[u32]>::to_vec).collect();
+            let Case { artifact, params, keys, inputs } = Case::random(&mut rng, log_n);
+            let limbs: Vec<Vec<u32>> = inputs[0].words().chunks(params.n()).map(<[u32]>::to_vec).collect();
             let mut naive = Naive { artifact: &artifact, params: &params, keys: &keys, launches: 0 };
             let expected = naive.run(&limbs).concat();
             let counted = measure(&artifact).unwrap();
@@ -59,7 +42,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
                     let mut session = session(&artifact, &keys, CpuDevice::with_isa(threads, isa).unwrap());
                     // Twice: nothing of the first run may show in the second.
                     for _ in 0..2 {
-                        let (outputs, profile) = session.run(std::slice::from_ref(&input)).unwrap();
+                        let (outputs, profile) = session.run(&inputs).unwrap();
                         assert!(outputs[0].words() == expected, "{threads} threads, {isa}");
                         assert_eq!(profile.threads, threads);
                         for stage in 0..artifact.stages.len() as u16 {
@@ -93,7 +76,7 @@ fn the_artifact_survives_its_file() {
 
 #[test]
 fn inputs_that_do_not_fit_are_refused() {
-    let Case { artifact, params, keys, input } = case(&mut fresh_rng(), 4);
+    let Case { artifact, params, keys, inputs } = Case::random(&mut fresh_rng(), 4);
     let mut session = session(&artifact, &keys, NullDevice::new());
     let mut refused = |inputs: &[Ciphertext]| session.run(inputs).map(|_| ()).unwrap_err();
 
@@ -125,12 +108,12 @@ fn inputs_that_do_not_fit_are_refused() {
     assert_eq!(mismatch(error), Mismatch::Scale { given: double, expected: params.scale(top) });
     let error = refused(&[zeros(&params, top, params.scale(top), 3)]);
     assert_eq!(mismatch(error), Mismatch::Polynomials { given: 3 });
-    session.run(&[input]).unwrap();
+    session.run(&inputs).unwrap();
 }
 
 #[test]
 fn an_invalid_artifact_is_refused() {
-    let Case { mut artifact, params, keys, .. } = case(&mut fresh_rng(), 4);
+    let Case { mut artifact, params, keys, .. } = Case::random(&mut fresh_rng(), 4);
     let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
     artifact.functions[0].frame = u32::MAX;
     let error = Session::new(&artifact, keys, Box::new(NullDevice::new()), 1, &silent).err().unwrap();
@@ -139,7 +122,7 @@ fn an_invalid_artifact_is_refused() {
 
 #[test]
 fn a_weight_beyond_the_modulus_is_named() {
-    let Case { mut artifact, params, keys, .. } = case(&mut fresh_rng(), 4);
+    let Case { mut artifact, params, keys, .. } = Case::random(&mut fresh_rng(), 4);
     let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
     let Recipe::Gather { factor, .. } = &mut artifact.weights[0] else { panic!("weight 0 is gathered") };
     *factor = 1e300;
@@ -157,7 +140,7 @@ fn a_weight_beyond_the_modulus_is_named() {
 /// Functions that pass their parameters on can ask for far more encodings than the artifact is long.
 #[test]
 fn a_flood_of_bindings_is_refused() {
-    let Case { mut artifact, params, .. } = case(&mut fresh_rng(), 4);
+    let Case { mut artifact, params, .. } = Case::random(&mut fresh_rng(), 4);
     let weights = 2_100;
     let entry = artifact.functions.pop().unwrap();
     let plaintext = Plaintext { weight: WeightRef::Param(0), ..entry.plaintexts[2] };

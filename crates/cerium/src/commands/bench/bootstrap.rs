@@ -51,7 +51,7 @@ pub(super) struct Bootstrap {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+pub(super) enum Kind {
     /// One vector of complex numbers
     Complex,
     /// One vector of real numbers
@@ -218,7 +218,7 @@ impl Bootstrap {
 
 impl Kind {
     /// The program that bootstraps its inputs, unplaced.
-    fn program(self, params: &Params, slots: usize) -> Result<SourceProgram> {
+    pub(super) fn program(self, params: &Params, slots: usize) -> Result<SourceProgram> {
         let (values, inputs, kind) = match self {
             Kind::Complex => ("%a", "%a: ct", "complex"),
             Kind::Real => ("%a", "%a: ct", "real"),
@@ -245,7 +245,7 @@ impl Kind {
     }
 
     /// A random message: so many vectors whose first `slots` slots repeat.
-    fn message(self, params: &Params, slots: usize, vectors: usize) -> Result<Vec<Slots>> {
+    pub(super) fn message(self, params: &Params, slots: usize, vectors: usize) -> Result<Vec<Slots>> {
         let part = |bytes: &[u8]| {
             let word = bytes.try_into().map_or(0, i32::from_le_bytes);
             f64::from(word) / 2f64.powi(31)

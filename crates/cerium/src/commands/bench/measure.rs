@@ -6,12 +6,14 @@ use anyhow::{Result, bail};
 use cerium_artifact::PackedCiphertext;
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::encoding::Encoder;
+use cerium_ckks::evaluation_key::EvaluationKey;
 use cerium_ckks::params::Params;
 use cerium_client::{SecretKey, decrypt, encrypt_with_secret_key};
 use cerium_compiler::ciphertext::Slots;
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::device::Device;
 use cerium_runtime::{KeyStore, Session};
 use serde::Serialize;
 
@@ -52,33 +54,58 @@ impl Setup {
         Ok(Setup { params, progress: Progress::new(), secret, encoder, device, threads, key_memory: None })
     }
 
-    /// Compiles a program, makes its keys (on all cores) and a session. `samples` are as in [`CompileOptions`].
-    pub(super) fn prepare(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Prepared<'_>> {
-        let start = Instant::now();
+    /// Compiles a program. `samples` are as in [`CompileOptions`].
+    pub(super) fn compile(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Program> {
         let options = CompileOptions { samples, key_memory: self.key_memory, ..CompileOptions::default() };
-        let program = Program::new(compile(source, &options, &mut Trace::default())?)?;
-        let compilation = start.elapsed();
-        let start = Instant::now();
-        let keys = keygen::evaluation_keys(&program, &self.secret, &self.progress)?;
-        let key_generation = start.elapsed();
+        Program::new(compile(source, &options, &mut Trace::default())?)
+    }
+
+    /// Makes the keys of a program, on all cores.
+    pub(super) fn keys(&self, program: &Program) -> Result<Vec<EvaluationKey>> {
+        keygen::evaluation_keys(program, &self.secret, &self.progress)
+    }
+
+    /// A session of a program with its keys.
+    pub(super) fn session(
+        &self,
+        program: &Program,
+        keys: Vec<EvaluationKey>,
+        device: Box<dyn Device>,
+    ) -> Result<Session> {
         let step = |what: &'static str, done: usize, total: usize| self.progress.step(what, done, total);
         let keys = KeyStore::from_keys(&self.params, &program.artifact.keys, keys, 0, &step)?;
-        let device = self.device.open(self.threads)?;
         let session = Session::new(&program.artifact, keys, device, 0, &step)?;
         self.progress.clear();
+        Ok(session)
+    }
+
+    /// A program with its keys, in a session on the device. `samples` are as in [`CompileOptions`].
+    pub(super) fn prepare(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Prepared<'_>> {
+        let start = Instant::now();
+        let program = self.compile(source, samples)?;
+        let compilation = start.elapsed();
+        let start = Instant::now();
+        let keys = self.keys(&program)?;
+        let key_generation = start.elapsed();
+        let session = self.session(&program, keys, self.device.open(self.threads)?)?;
         Ok(Prepared { setup: self, program, session, compilation, key_generation })
+    }
+
+    /// Encrypts inputs of a program, one vector of slots each.
+    pub(super) fn encrypt(&self, program: &Program, inputs: &[Slots]) -> Result<Vec<Ciphertext>> {
+        let Setup { params, secret, encoder, .. } = self;
+        let ports = program.artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
+        let encrypt = |(at, slots): (&PackedCiphertext, &Slots)| {
+            Ok(encrypt_with_secret_key(params, encoder, secret, slots, at.level, at.scale)?.expand(params))
+        };
+        ports.zip(inputs).map(encrypt).collect()
     }
 }
 
 impl Prepared<'_> {
     /// Encrypts inputs of the program, one vector of slots each.
     pub(super) fn encrypt(&self, inputs: &[Slots]) -> Result<Vec<Ciphertext>> {
-        let Setup { params, secret, encoder, .. } = self.setup;
-        let ports = self.program.artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
-        let encrypt = |(at, slots): (&PackedCiphertext, &Slots)| {
-            Ok(encrypt_with_secret_key(params, encoder, secret, slots, at.level, at.scale)?.expand(params))
-        };
-        ports.zip(inputs).map(encrypt).collect()
+        self.setup.encrypt(&self.program, inputs)
     }
 
     /// The slots of outputs.

@@ -4,8 +4,11 @@
 //! executed by a session.
 
 mod bootstrap;
+mod device;
+mod kernels;
 mod measure;
 mod ops;
+mod transform;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -20,6 +23,8 @@ pub(crate) struct Bench {
 #[derive(Subcommand, Debug)]
 enum What {
     Bootstrap(bootstrap::Bootstrap),
+    Device(device::Device),
+    Kernels(kernels::Kernels),
     Ops(ops::Ops),
 }
 
@@ -28,6 +33,8 @@ impl Bench {
     pub(crate) fn run(self) -> Result<()> {
         match self.what {
             What::Bootstrap(what) => what.run(),
+            What::Device(what) => what.run(),
+            What::Kernels(what) => what.run(),
             What::Ops(what) => what.run(),
         }
     }

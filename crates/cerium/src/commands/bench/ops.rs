@@ -1,16 +1,21 @@
 //! `cerium bench ops`: single operations. Copying ciphertexts in and out of the session is not counted.
 
+use std::fmt;
+
 use anyhow::{Context, Result, bail};
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
+use cerium_compiler::ciphertext::Slots;
 use cerium_compiler::dsl::SourceProgram;
-use num_complex::Complex64;
+use cerium_runtime::Usage;
 use serde::Serialize;
 use serde_json::json;
 
 use super::super::device::DeviceArgs;
 use super::measure::{Setup, Times, check_runs, peak_rss_bytes};
+use super::transform::transform;
 use crate::figures::{self, row};
+use crate::program::Program;
 
 /// Runs of each operation that are not counted.
 const WARM_UP: usize = 2;
@@ -52,24 +57,85 @@ struct Row {
     times: Times,
     /// Of the evaluation keys it uses, expanded.
     key_bytes: u64,
+    launches: u64,
+    /// What its kernels read and write, as if nothing were cached.
+    bytes: u64,
+    /// In the median.
+    bytes_per_s: f64,
 }
 
-/// The operations in the text form of the ciphertext level; `CT` stands for the type of an operand, `PENDING` for that of a
-/// product.
-const OPERATIONS: &[(&str, &str)] = &[
-    ("add", "func @main(%a: CT, %b: CT) {\n %c = add(%a, %b)\n return %c\n}"),
+/// An operation at one level.
+pub(super) struct Operation {
+    op: &'static str,
+    level: Level,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// In the text form of the ciphertext level; `CT` stands for the type of an operand, `PENDING` for that of a product.
+    Text(&'static str),
+    /// A transform of all limbs of a ciphertext, forward or back.
+    Transform { forward: bool },
+}
+
+const OPERATIONS: &[(&str, What)] = &[
+    ("ntt", What::Transform { forward: true }),
+    ("intt", What::Transform { forward: false }),
+    ("add", What::Text("func @main(%a: CT, %b: CT) {\n %c = add(%a, %b)\n return %c\n}")),
     (
         "multiply_relinearize",
-        "func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n return %d\n}",
+        What::Text("func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n return %d\n}"),
     ),
     (
         "multiply_relinearize_rescale",
-        "func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n %e = rescale(%d)\n return %e\n}",
+        What::Text(
+            "func @main(%a: CT, %b: CT) {\n %c = mul(%a, %b)\n %d = relinearize(%c)\n %e = rescale(%d)\n \
+             return %e\n}",
+        ),
     ),
-    ("rotate", "func @main(%a: CT) {\n %b = rotate(%a) {by=1}\n return %b\n}"),
-    ("conjugate", "func @main(%a: CT) {\n %b = conjugate(%a)\n return %b\n}"),
-    ("rescale", "func @main(%a: PENDING) {\n %b = rescale(%a)\n return %b\n}"),
+    ("rotate", What::Text("func @main(%a: CT) {\n %b = rotate(%a) {by=1}\n return %b\n}")),
+    ("conjugate", What::Text("func @main(%a: CT) {\n %b = conjugate(%a)\n return %b\n}")),
+    ("rescale", What::Text("func @main(%a: PENDING) {\n %b = rescale(%a)\n return %b\n}")),
 ];
+
+/// All operations at these levels, at each in the order of the report. At level 0 nothing can be rescaled.
+pub(super) fn operations(levels: impl Iterator<Item = Level>) -> Vec<Operation> {
+    let at = |level: Level| {
+        let possible = OPERATIONS.iter().filter(move |(op, _)| level.0 > 0 || !op.ends_with("rescale"));
+        possible.map(move |&(op, what)| Operation { op, level, what })
+    };
+    levels.flat_map(at).collect()
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "operation {} at level {}", self.op, self.level)
+    }
+}
+
+impl Operation {
+    /// The program that does it.
+    pub(super) fn compile(&self, setup: &Setup) -> Result<Program> {
+        let (params, level) = (&setup.params, self.level);
+        let text = match self.what {
+            What::Text(text) => text,
+            What::Transform { forward } => return Program::new(transform(params, level, forward)),
+        };
+        let scale = params.scale(level).0;
+        let text = text
+            .replace("CT", &format!("ct<{level} {scale:?} 2>"))
+            .replace("PENDING", &format!("ct<{level} {:?} 2>", scale * scale));
+        let source = SourceProgram::from_text(self.op, params, &text)?;
+        let slots = vec![slots(params); source.inputs.len()];
+        setup.compile(&source, vec![slots])
+    }
+}
+
+/// What is computed on.
+fn slots(params: &Params) -> Slots {
+    (0..params.slots()).map(|i| (i as f64 * 0.37).sin().into()).collect()
+}
 
 impl Ops {
     pub(super) fn run(self) -> Result<()> {
@@ -78,13 +144,10 @@ impl Ops {
         let params = &setup.params;
         let levels = self.levels(params)?;
         let device = self.device.open(self.threads)?.name();
+        let copy_rate = self.device.copy_rate(self.threads)?;
         let mut rows = Vec::new();
-        for &level in levels.iter().rev() {
-            // At level 0 nothing can be rescaled.
-            for (op, text) in OPERATIONS.iter().filter(|(op, _)| level.0 > 0 || !op.ends_with("rescale")) {
-                let row = self.measure(&setup, level, op, text);
-                rows.push(row.with_context(|| format!("operation {op} at level {level}"))?);
-            }
+        for operation in operations(levels.iter().rev().copied()) {
+            rows.push(self.measure(&setup, &operation).with_context(|| operation.to_string())?);
         }
         // Relinearization, one rotation and conjugation, at the highest level.
         let of = |op: &str| rows.iter().filter(|row| row.op == op).map(|row| row.key_bytes).max();
@@ -101,12 +164,13 @@ impl Ops {
                 "runs": self.runs,
                 "warm_up": WARM_UP,
                 "device": device,
+                "copy_bytes_per_s": copy_rate,
                 "key_bytes": key_bytes,
                 "peak_rss_bytes": peak,
                 "operations": rows,
             }));
         }
-        figures::print(&self.show(params, &rows, key_bytes, peak, &device))
+        figures::print(&self.show(params, &rows, (key_bytes, peak), &device, copy_rate))
     }
 
     /// The levels that were asked for, ascending.
@@ -129,38 +193,57 @@ impl Ops {
         Ok(levels)
     }
 
-    fn measure(&self, setup: &Setup, level: Level, op: &'static str, text: &str) -> Result<Row> {
-        let params = &setup.params;
-        let scale = params.scale(level).0;
-        let text = text
-            .replace("CT", &format!("ct<{level} {scale:?} 2>"))
-            .replace("PENDING", &format!("ct<{level} {:?} 2>", scale * scale));
-        let source = SourceProgram::from_text(op, params, &text)?;
-        let slots: Vec<Complex64> = (0..params.slots()).map(|i| (i as f64 * 0.37).sin().into()).collect();
-        let slots = vec![slots; source.inputs.len()];
-        let mut prepared = setup.prepare(&source, vec![slots.clone()])?;
-        let inputs = prepared.encrypt(&slots)?;
+    fn measure(&self, setup: &Setup, operation: &Operation) -> Result<Row> {
+        let (params, level) = (&setup.params, operation.level);
+        let program = operation.compile(setup)?;
+        let keys = setup.keys(&program)?;
+        let inputs = setup.encrypt(&program, &vec![slots(params); program.artifact.inputs.len()])?;
+        let mut session = setup.session(&program, keys, self.device.open(self.threads)?)?;
         let mut samples = Vec::with_capacity(self.runs);
+        let mut usage = Usage::default();
         for run in 0..self.runs + WARM_UP {
-            let (_, profile) = prepared.session.run(&inputs)?;
+            let (_, profile) = session.run(&inputs)?;
             if run >= WARM_UP {
                 samples.push(profile.execution);
+                usage = profile.usage.total();
             }
         }
+        let times = Times::new(&samples);
+        let bytes = usage.bytes_read + usage.bytes_written;
         Ok(Row {
-            op,
+            op: operation.op,
             level: level.0,
             log_q: params.log_q(level),
             limbs: params.basis(level).len(),
-            times: Times::new(&samples),
-            key_bytes: prepared.session.memory().keys,
+            key_bytes: session.memory().keys,
+            launches: usage.launches,
+            bytes,
+            bytes_per_s: bytes as f64 / times.median_s,
+            times,
         })
     }
 
-    fn show(&self, params: &Params, rows: &[Row], keys: u64, peak: Option<u64>, device: &str) -> String {
+    fn show(
+        &self,
+        params: &Params,
+        rows: &[Row],
+        (keys, peak): (u64, Option<u64>),
+        device: &str,
+        copy_rate: f64,
+    ) -> String {
         let ms = |seconds: f64| format!("{:.3} ms", seconds * 1e3);
-        let mut table =
-            vec![row(["operation", "level", "limbs", "log Q", "median", "first decile", "last decile"])];
+        let mut table = vec![row([
+            "operation",
+            "level",
+            "limbs",
+            "log Q",
+            "median",
+            "first decile",
+            "last decile",
+            "bytes",
+            "a second",
+            "of copies",
+        ])];
         table.extend(rows.iter().map(|operation| {
             let [low, high] = operation.times.spread_s;
             row([
@@ -171,11 +254,14 @@ impl Ops {
                 &ms(operation.times.median_s),
                 &ms(low),
                 &ms(high),
+                &figures::bytes(operation.bytes),
+                &figures::bytes(operation.bytes_per_s as u64),
+                &format!("{:.0}%", 100.0 * operation.bytes_per_s / copy_rate),
             ])
         }));
         let peak = peak.map(|bytes| format!(", at most {} of memory", figures::bytes(bytes)));
         format!(
-            "{}: N = {}, log PQ = {:.0}, {} + {} primes; {} runs each on {device}\n{}\n  keys {}{}\n",
+            "{}: N = {}, log PQ = {:.0}, {} + {} primes; {} runs each on {device}\n{}\n  copies {} a second\n  keys {}{}\n",
             params.name(),
             params.n(),
             params.log_pq(),
@@ -183,6 +269,7 @@ impl Ops {
             params.p_basis().len(),
             self.runs,
             figures::table(&table),
+            figures::bytes(copy_rate as u64),
             figures::bytes(keys),
             peak.unwrap_or_default(),
         )

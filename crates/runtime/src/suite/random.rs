@@ -8,11 +8,11 @@ use cerium_ckks::automorphism::{conjugation_element, galois_element};
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::encoding::dft::{DftFactor, Direction};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
-use cerium_ckks::params::Params;
+use cerium_ckks::params::{Params, ParamsSpec};
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 
-use crate::{below, small_params};
+use super::below;
 
 /// Frame slots of every function.
 const FRAME: usize = 24;
@@ -20,8 +20,8 @@ const STAGES: usize = 3;
 /// Loads of every block.
 const LOADS: usize = 5;
 
-/// A random program: functions that call earlier ones, kernels of all classes on random operands, in place and not.
-pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
+/// A random program in a ring of degree `2^log_n`, from 4 to 17: functions that call earlier ones, kernels of all classes on random operands, in place and not.
+pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     let params = Params::new(small_params(log_n)).expect("a valid set");
     let level = params.max_level();
     let galois = |r| KeyKind::Rotation(galois_element(log_n.into(), r));
@@ -87,6 +87,11 @@ pub(crate) fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     };
     artifact.validate().expect("only valid artifacts are made here");
     artifact
+}
+
+/// A small insecure set.
+pub fn small_params(log_n: u8) -> ParamsSpec {
+    ParamsSpec::insecure(log_n, 30, 3, 2).expect("primes for a small set")
 }
 
 fn random_primes(rng: &mut ChaCha8Rng, params: &Params, count: usize) -> Vec<PrimeIndex> {
