@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cerium_runtime::CpuDevice;
 use cerium_runtime::cuda::cache::CubinCache;
 use cerium_runtime::cuda::compile::KernelCompiler;
+use cerium_runtime::cuda::host::{HostGpu, Order};
 use cerium_runtime::cuda::{CudaDevice, CudaError, CudaOptions};
 use cerium_runtime::device::{Device, DeviceError};
 
@@ -15,7 +16,8 @@ use crate::speed;
 /// A device, and what a GPU needs besides.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct DeviceArgs {
-    /// Where to compute: `cpu`, `cuda` (`cuda:1` for the second GPU), or `auto` for a GPU if there is one.
+    /// Where to compute: `cpu`, `cuda` (`cuda:1` for the second GPU), `auto` for a GPU if there is one. For tests `host` runs
+    /// the kernels for GPUs through a C++ compiler, slowly.
     #[arg(long, default_value = "cpu", value_name = "DEVICE")]
     device: Choice,
     /// Folder of NVRTC, which compiles kernels for GPUs: a CUDA toolkit or a folder of Python packages. Without, the usual
@@ -34,6 +36,8 @@ pub(super) struct DeviceArgs {
 enum Choice {
     Cpu,
     Cuda(u32),
+    /// The kernels for GPUs on the host, through a C++ compiler: slow, and no help to users.
+    Host,
     Auto,
 }
 
@@ -46,15 +50,16 @@ impl FromStr for Choice {
             ("cpu", _) => Ok(Choice::Cpu),
             ("cuda", _) => Ok(Choice::Cuda(0)),
             ("auto", _) => Ok(Choice::Auto),
+            ("host", _) => Ok(Choice::Host),
             (_, Some(Ok(ordinal))) => Ok(Choice::Cuda(ordinal)),
-            _ => Err("devices are cpu, cuda, cuda:1 and so on, and auto".to_string()),
+            _ => Err("devices are cpu, cuda, cuda:1 and so on, auto, and host".to_string()),
         }
     }
 }
 
 impl DeviceArgs {
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
-    pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+    pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>> {
         match self.open_cuda()? {
             Some(device) => Ok(Box::new(device)),
             None => Ok(Box::new(CpuDevice::new(threads)?)),
@@ -62,21 +67,27 @@ impl DeviceArgs {
     }
 
     /// Bytes that copies within the memory of the device read and write in a second, measured on the spot.
-    pub(super) fn copy_rate(&self, threads: usize) -> Result<f64, DeviceError> {
+    pub(super) fn copy_rate(&self, threads: usize) -> Result<f64> {
         match self.open_cuda()? {
-            Some(mut device) => device.copy_rate(),
+            Some(mut device) => Ok(device.copy_rate()?),
             None => Ok(speed::copy_rate(threads)),
         }
     }
 
     /// The GPU, unless the CPU shall compute.
-    fn open_cuda(&self) -> Result<Option<CudaDevice>, DeviceError> {
+    fn open_cuda(&self) -> Result<Option<CudaDevice>> {
         match self.device {
             Choice::Cpu => Ok(None),
-            Choice::Cuda(ordinal) => CudaDevice::new(self.options(ordinal)).map(Some),
+            Choice::Cuda(ordinal) => Ok(Some(CudaDevice::new(self.options(ordinal))?)),
+            Choice::Host => match HostGpu::new(Order::Shuffled(1)) {
+                Some(host) => Ok(Some(CudaDevice::on(Box::new(host), self.stage_times))),
+                None => bail!(
+                    "there is no C++ compiler (g++ or clang++) that runs the kernels for GPUs on the host"
+                ),
+            },
             Choice::Auto => match CudaDevice::new(self.options(0)) {
                 Err(DeviceError::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => Ok(None),
-                device => device.map(Some),
+                device => Ok(Some(device?)),
             },
         }
     }
@@ -104,6 +115,7 @@ mod tests {
         assert_eq!("cpu".parse(), Ok(Choice::Cpu));
         assert_eq!("auto".parse(), Ok(Choice::Auto));
         assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert_eq!("host".parse(), Ok(Choice::Host));
         assert_eq!("cuda:3".parse(), Ok(Choice::Cuda(3)));
         for text in ["", "gpu", "cuda:", "cuda:-1", "CUDA", "cpu:1"] {
             assert!(text.parse::<Choice>().unwrap_err().contains("cuda:1"), "{text}");

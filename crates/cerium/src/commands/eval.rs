@@ -12,11 +12,11 @@ use cerium_models::reference;
 use cerium_runtime::{KeyStore, Session};
 use serde_json::json;
 
-use super::Threads;
 use super::decrypt::decrypt_outputs;
 use super::device::DeviceArgs;
 use super::keygen::{evaluation_keys, generate};
 use super::run::{show_stages, stage_times, stages_json};
+use super::{ReportArgs, Threads};
 use crate::figures::{self, row};
 use crate::network::Network;
 use crate::packing::{largest, pack};
@@ -48,9 +48,8 @@ pub(crate) struct Eval {
     threads: Threads,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// What is counted over the inputs.
@@ -118,29 +117,27 @@ impl Eval {
         let stages: Vec<(String, Duration)> =
             tally.stages.iter().map(|(name, time)| (name.clone(), *time / count as u32)).collect();
         let total = tally.encrypt + tally.run + tally.decrypt;
-        if self.json {
-            return figures::print_json(&json!({
-                "program": program.artifact.name,
-                "params": params.name(),
-                "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
-                "device": session.device(),
-                "count": count,
-                "clear_accuracy": accuracy(tally.clear_right),
-                "encrypted_accuracy": accuracy(tally.encrypted_right),
-                "agreements": count - tally.disagreements.len(),
-                "disagreements": tally.disagreements,
-                "max_error": tally.max_error,
-                "seconds_per_input": mean(total),
-                "encrypt_seconds": mean(tally.encrypt),
-                "run_seconds": mean(tally.run),
-                "decrypt_seconds": mean(tally.decrypt),
-                "stages": stages_json(&stages),
-                "preparation_seconds": preparation.as_secs_f64(),
-                "keys": requests.len(),
-                "key_bytes": program.key_bytes(),
-                "memory": session.memory(),
-            }));
-        }
+        let report = json!({
+            "program": program.artifact.name,
+            "params": params.name(),
+            "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
+            "device": session.device(),
+            "count": count,
+            "clear_accuracy": accuracy(tally.clear_right),
+            "encrypted_accuracy": accuracy(tally.encrypted_right),
+            "agreements": count - tally.disagreements.len(),
+            "disagreements": tally.disagreements,
+            "max_error": tally.max_error,
+            "seconds_per_input": mean(total),
+            "encrypt_seconds": mean(tally.encrypt),
+            "run_seconds": mean(tally.run),
+            "decrypt_seconds": mean(tally.decrypt),
+            "stages": stages_json(&stages),
+            "preparation_seconds": preparation.as_secs_f64(),
+            "keys": requests.len(),
+            "key_bytes": program.key_bytes(),
+            "memory": session.memory(),
+        });
         let percent =
             |right| accuracy(right).map_or("no labels".into(), |share| format!("{:.2}%", 100.0 * share));
         let seconds = |time: Duration| figures::duration(time / count as u32);
@@ -158,7 +155,7 @@ impl Eval {
         ]);
         text += &format!("\n{}", show_stages(&stages));
         text += &format!("  {} under {}, on {}\n", program.artifact.name, params.name(), session.device());
-        figures::print(&text)
+        self.report.give(&report, || text)
     }
 }
 

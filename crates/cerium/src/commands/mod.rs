@@ -13,8 +13,13 @@ mod params;
 mod run;
 mod simulate;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+use crate::{figures, files};
 
 /// Encrypted inference: a client encrypts, a server computes on what it cannot read, the client decrypts the answer.
 #[derive(Debug, Parser)]
@@ -69,6 +74,27 @@ struct Threads {
     /// Threads to compute with; 0 takes one for each core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: usize,
+}
+
+/// How measurements are given, for verbs that take them.
+#[derive(Clone, Debug, clap::Args)]
+struct ReportArgs {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Write the JSON object to a file.
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+impl ReportArgs {
+    /// Prints and writes what was asked for.
+    fn give(&self, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
+        if let Some(path) = &self.save {
+            files::write(path, format!("{json:#}\n").as_bytes())?;
+        }
+        if self.json { figures::print_json(json) } else { figures::print(&text()) }
+    }
 }
 
 impl Threads {

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use num_complex::Complex64;
 use serde::Serialize;
 
+use super::super::ReportArgs;
 use super::super::device::DeviceArgs;
 use super::measure::{Prepared, Setup, Times, check_runs, cpu_time, peak_rss_bytes};
 use crate::figures::{self, row};
@@ -44,9 +45,8 @@ pub(super) struct Bootstrap {
     /// Measured bootstraps, each of a fresh message, after one that is not counted.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -153,14 +153,11 @@ impl Bootstrap {
             }
         }
         let report =
-            self.report(&setup.params, &prepared, slots, (Times::new(&wall), Times::new(&cpu)), &errors);
-        if self.json {
-            return figures::print_json(&serde_json::to_value(&report)?);
-        }
-        figures::print(&report.show())
+            self.figures(&setup.params, &prepared, slots, (Times::new(&wall), Times::new(&cpu)), &errors);
+        self.report.give(&serde_json::to_value(&report)?, || report.show())
     }
 
-    fn report(
+    fn figures(
         &self,
         params: &Params,
         prepared: &Prepared<'_>,

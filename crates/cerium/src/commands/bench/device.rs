@@ -12,6 +12,7 @@ use rand_core::SeedableRng;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::super::ReportArgs;
 use super::super::device::DeviceArgs;
 use super::bootstrap::Kind;
 use super::measure::Setup;
@@ -42,9 +43,8 @@ pub(super) struct Device {
     /// Leave the bootstrap out.
     #[arg(long)]
     no_bootstrap: bool,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// One program on both devices.
@@ -86,20 +86,17 @@ impl Device {
         }
         suite.progress.clear();
         let different = suite.comparisons.iter().filter(|comparison| comparison.different > 0).count();
-        if self.json {
-            let classes = KernelClass::ALL.into_iter().zip(suite.launches);
-            let launches: Map<String, Value> =
-                classes.map(|(class, launches)| (class.name().to_owned(), launches.into())).collect();
-            figures::print_json(&json!({
-                "device": suite.name,
-                "seed": seed,
-                "equal": different == 0,
-                "launches": launches,
-                "programs": suite.comparisons,
-            }))?;
-        } else {
-            figures::print(&suite.show(seed))?;
-        }
+        let classes = KernelClass::ALL.into_iter().zip(suite.launches);
+        let launches: Map<String, Value> =
+            classes.map(|(class, launches)| (class.name().to_owned(), launches.into())).collect();
+        let report = json!({
+            "device": suite.name,
+            "seed": seed,
+            "equal": different == 0,
+            "launches": launches,
+            "programs": suite.comparisons,
+        });
+        self.report.give(&report, || suite.show(seed))?;
         if different > 0 {
             let (name, of) = (&suite.name, suite.comparisons.len());
             bail!("{name} computes other words than the CPU in {different} of {of} programs (seed {seed})");

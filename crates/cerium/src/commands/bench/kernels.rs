@@ -11,6 +11,7 @@ use cerium_runtime::cuda::{Arch, sources};
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::ReportArgs;
 use super::super::device::DeviceArgs;
 use super::measure::Setup;
 use super::{bootstrap, device, ops};
@@ -26,9 +27,15 @@ pub(super) struct Kernels {
     /// The random programs of `cerium bench device` with this seed, and its bootstrap.
     #[arg(long, value_name = "SEED")]
     suite: Option<u64>,
-    /// The operations of `cerium bench ops` on all levels, and the bootstrap if there is one, under this set.
+    /// The operations of `cerium bench ops`, and the bootstrap if there is one, under this set.
     #[arg(long, value_name = "NAME")]
-    params: Vec<String>,
+    params: Option<String>,
+    /// Levels of the operations, `all` for each; without, the top level.
+    #[arg(long, value_name = "LEVELS")]
+    levels: Option<String>,
+    /// Folder for the texts, one file each.
+    #[arg(long, value_name = "DIR")]
+    texts: Option<PathBuf>,
     /// Architectures of GPUs.
     #[arg(long, value_delimiter = ',', default_value = "sm_80,sm_90,sm_100")]
     arch: Vec<Arch>,
@@ -37,9 +44,8 @@ pub(super) struct Kernels {
     cuda: u32,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// What a kernel takes on one architecture.
@@ -66,9 +72,10 @@ impl Kernels {
             let (setup, source, message) = device::bootstrap(&self.device)?;
             texts.add(&setup.compile(&source, vec![message])?.artifact)?;
         }
-        for name in &self.params {
+        if let Some(name) = &self.params {
             let setup = Setup::new(name, &self.device, 0)?;
-            for operation in ops::operations(setup.params.levels()) {
+            let levels = ops::levels(&setup.params, self.levels.as_deref())?;
+            for operation in ops::operations(levels.into_iter()) {
                 let compiled = operation.compile(&setup);
                 texts.add(&compiled.with_context(|| operation.to_string())?.artifact)?;
             }
@@ -80,6 +87,14 @@ impl Kernels {
             }
         }
         let sources: Vec<&Source> = texts.0.values().collect();
+        if let Some(folder) = &self.texts {
+            for source in &sources {
+                let path = folder.join(format!("{}.cu", source.entry));
+                std::fs::create_dir_all(folder)
+                    .and_then(|()| std::fs::write(&path, &source.text))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
         let mut figures = Vec::new();
         for &arch in &self.arch {
             let compiled = self.device.compiler().compile(&sources, arch, self.cuda)?;
@@ -89,10 +104,8 @@ impl Kernels {
                 figures.push(Figures::new(arch, resources, compiled.cubin.len()));
             }
         }
-        if self.json {
-            return figures::print_json(&json!({ "sources": sources.len(), "kernels": figures }));
-        }
-        figures::print(&show(&figures, sources.len()))
+        let report = json!({ "sources": sources.len(), "kernels": figures });
+        self.report.give(&report, || show(&figures, sources.len()))
     }
 }
 

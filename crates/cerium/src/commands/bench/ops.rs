@@ -11,6 +11,7 @@ use cerium_runtime::Usage;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::ReportArgs;
 use super::super::device::DeviceArgs;
 use super::measure::{Setup, Times, check_runs, peak_rss_bytes};
 use super::transform::transform;
@@ -38,9 +39,8 @@ pub(super) struct Ops {
     /// Measured runs of each operation, after two that are not counted.
     #[arg(long, default_value_t = 15)]
     runs: usize,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    report: ReportArgs,
 }
 
 /// One measured operation.
@@ -99,6 +99,26 @@ const OPERATIONS: &[(&str, What)] = &[
     ("rescale", What::Text("func @main(%a: PENDING) {\n %b = rescale(%a)\n return %b\n}")),
 ];
 
+/// The levels that a list of them, or `all`, asks for, ascending; without a list the top level.
+pub(super) fn levels(params: &Params, text: Option<&str>) -> Result<Vec<Level>> {
+    let Some(text) = text else { return Ok(vec![params.max_level()]) };
+    if text == "all" {
+        return Ok(params.levels().collect());
+    }
+    let mut levels = Vec::new();
+    for word in text.split(',') {
+        let level = word.trim().parse().map(Level);
+        let Some(level) = level.ok().filter(|&level| level <= params.max_level()) else {
+            let top = params.max_level().0;
+            bail!("`{word}` is no level of {}: levels are 0 to {top}, or `all`", params.name());
+        };
+        levels.push(level);
+    }
+    levels.sort();
+    levels.dedup();
+    Ok(levels)
+}
+
 /// All operations at these levels, at each in the order of the report. At level 0 nothing can be rescaled.
 pub(super) fn operations(levels: impl Iterator<Item = Level>) -> Vec<Operation> {
     let at = |level: Level| {
@@ -142,7 +162,7 @@ impl Ops {
         check_runs(self.runs)?;
         let setup = Setup::new(&self.params, &self.device, self.threads)?;
         let params = &setup.params;
-        let levels = self.levels(params)?;
+        let levels = levels(params, self.levels.as_deref())?;
         let device = self.device.open(self.threads)?.name();
         let copy_rate = self.device.copy_rate(self.threads)?;
         let mut rows = Vec::new();
@@ -154,45 +174,25 @@ impl Ops {
         let key_bytes: u64 =
             ["multiply_relinearize", "rotate", "conjugate"].iter().filter_map(|op| of(op)).sum();
         let peak = peak_rss_bytes();
-        if self.json {
-            return figures::print_json(&json!({
-                "params": params.name(),
-                "n": params.n(),
-                "slots": params.slots(),
-                "log_pq": params.log_pq(),
-                "threads": self.threads,
-                "runs": self.runs,
-                "warm_up": WARM_UP,
-                "device": device,
-                "copy_bytes_per_s": copy_rate,
-                "key_bytes": key_bytes,
-                "peak_rss_bytes": peak,
-                "operations": rows,
-            }));
-        }
-        figures::print(&self.show(params, &rows, (key_bytes, peak), &device, copy_rate))
+        let report = json!({
+            "params": params.name(),
+            "n": params.n(),
+            "slots": params.slots(),
+            "log_pq": params.log_pq(),
+            "threads": self.threads,
+            "runs": self.runs,
+            "warm_up": WARM_UP,
+            "device": device,
+            "copy_bytes_per_s": copy_rate,
+            "key_bytes": key_bytes,
+            "peak_rss_bytes": peak,
+            "operations": rows,
+        });
+        self.report.give(&report, || self.show(params, &rows, (key_bytes, peak), &device, copy_rate))
     }
+}
 
-    /// The levels that were asked for, ascending.
-    fn levels(&self, params: &Params) -> Result<Vec<Level>> {
-        let Some(text) = &self.levels else { return Ok(vec![params.max_level()]) };
-        if text == "all" {
-            return Ok(params.levels().collect());
-        }
-        let mut levels = Vec::new();
-        for word in text.split(',') {
-            let level = word.trim().parse().map(Level);
-            let Some(level) = level.ok().filter(|&level| level <= params.max_level()) else {
-                let top = params.max_level().0;
-                bail!("`{word}` is no level of {}: levels are 0 to {top}, or `all`", params.name());
-            };
-            levels.push(level);
-        }
-        levels.sort();
-        levels.dedup();
-        Ok(levels)
-    }
-
+impl Ops {
     fn measure(&self, setup: &Setup, operation: &Operation) -> Result<Row> {
         let (params, level) = (&setup.params, operation.level);
         let program = operation.compile(setup)?;
