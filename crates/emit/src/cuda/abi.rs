@@ -144,6 +144,8 @@ pub fn bind_source() -> Source {
 pub enum LoadKind {
     /// A whole limb.
     Limb,
+    /// A limb of an evaluation key, which is read once by the kernel and long not again.
+    Key,
     /// Each stored word stands for an aligned run of at least [`RUN`] equal words.
     Runs,
     /// Each stored word stands for an aligned run of equal words, of any length down to one.
@@ -184,6 +186,7 @@ impl BlockShape {
         let mut blocks = blocks.into_iter();
         let one = |block: &Block| {
             let kind = |load: &Operand| match log_run(params, function, *load) {
+                0 if matches!(load, Operand::Key { .. }) => LoadKind::Key,
                 0 => LoadKind::Limb,
                 log_run if 1 << log_run >= RUN => LoadKind::Runs,
                 _ => LoadKind::ShortRuns,
@@ -212,7 +215,9 @@ impl BlockShape {
             );
             for (kind, other) in shape.loads.iter_mut().zip(other.loads) {
                 if *kind != other {
-                    *kind = LoadKind::ShortRuns;
+                    let whole = |kind| matches!(kind, LoadKind::Limb | LoadKind::Key);
+                    let both_whole = whole(*kind) && whole(other);
+                    *kind = if both_whole { LoadKind::Limb } else { LoadKind::ShortRuns };
                 }
             }
             shape.shared.extend(other.shared);

@@ -131,10 +131,14 @@ impl Code {
                 match (shape.loads[usize::from(*load)], at) {
                     (LoadKind::Limb, None) if own => format!("load_own<V, STEP>({limb}, at)"),
                     (LoadKind::Limb, None) => format!("load<V, STEP>({limb}, at)"),
+                    (LoadKind::Key, None) => format!("load_once<V, STEP>({limb}, at)"),
                     (LoadKind::Runs, None) => format!("load_runs<V, STEP>({limb}, at, {run})"),
                     (LoadKind::ShortRuns, None) => format!("load_short_runs<V, STEP>({limb}, at, {run})"),
                     (LoadKind::Limb, Some(at)) => format!("gather({limb}, {})", name(at)),
-                    (_, Some(at)) => format!("gather_runs({limb}, {}, {run})", name(at)),
+                    (LoadKind::Key, Some(at)) => format!("gather_once({limb}, {})", name(at)),
+                    (LoadKind::Runs | LoadKind::ShortRuns, Some(at)) => {
+                        format!("gather_runs({limb}, {}, {run})", name(at))
+                    }
                 }
             }
             Action::Input => "input".to_string(),

@@ -76,7 +76,8 @@ template <int LOG_N> DEVICE u32 permuted(u32 i, u32 g) {
     return reverse(exponent * g << (31 - LOG_N)) & ((1u << LOG_N) - 1);
 }
 
-// Loads. `fetch` is for memory that nobody writes during the launch, `peek` for any.
+// Loads. `fetch` is for memory that nobody writes during the launch, `stream` for what is read once and should leave the
+// cache to others, `peek` for memory that the launch writes.
 DEVICE u32 fetch(const u32* at) {
 #ifdef __CUDA_ARCH__
     u32 x;
@@ -90,6 +91,17 @@ DEVICE u64 fetch(const u64* at) {
 #ifdef __CUDA_ARCH__
     u64 x;
     asm("ld.global.nc.u64 %0, [%1];" : "=l"(x) : "l"(at));
+    return x;
+#else
+    return *at;
+#endif
+}
+DEVICE u32 stream(const u32* at) {
+#ifdef __CUDA_ARCH__
+    u64 first_to_go;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(first_to_go));
+    u32 x;
+    asm("ld.global.nc.L1::no_allocate.L2::cache_hint.u32 %0, [%1], %2;" : "=r"(x) : "l"(at), "l"(first_to_go));
     return x;
 #else
     return *at;
@@ -125,6 +137,32 @@ DEVICE Quad fetch(const Quad* at) {
     return *at;
 #endif
 }
+DEVICE Pair stream(const Pair* at) {
+#ifdef __CUDA_ARCH__
+    u64 first_to_go;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(first_to_go));
+    Pair x;
+    asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v2.u32 {%0, %1}, [%2], %3;"
+        : "=r"(x.w[0]), "=r"(x.w[1])
+        : "l"(at), "l"(first_to_go));
+    return x;
+#else
+    return *at;
+#endif
+}
+DEVICE Quad stream(const Quad* at) {
+#ifdef __CUDA_ARCH__
+    u64 first_to_go;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(first_to_go));
+    Quad x;
+    asm("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+        : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3])
+        : "l"(at), "l"(first_to_go));
+    return x;
+#else
+    return *at;
+#endif
+}
 DEVICE Pair peek(const Pair* at) { return *at; }
 DEVICE Quad peek(const Quad* at) { return *at; }
 
@@ -150,6 +188,7 @@ DEVICE Quad peek(const Quad* at) { return *at; }
         return out;                                                                                                   \
     }
 DEFINE_LOAD(load, fetch)
+DEFINE_LOAD(load_once, stream)
 DEFINE_LOAD(load_own, peek)
 
 // The same of a limb whose words stand for runs of 2^log_run equal words each.
@@ -175,6 +214,12 @@ template <int V> DEVICE Words<V> gather(u64 limb, const Words<V>& at) {
     Words<V> out;
 #pragma unroll
     for (int k = 0; k < V; k++) out.w[k] = fetch((const u32*)limb + at.w[k]);
+    return out;
+}
+template <int V> DEVICE Words<V> gather_once(u64 limb, const Words<V>& at) {
+    Words<V> out;
+#pragma unroll
+    for (int k = 0; k < V; k++) out.w[k] = stream((const u32*)limb + at.w[k]);
     return out;
 }
 template <int V> DEVICE Words<V> gather_runs(u64 limb, const Words<V>& at, u32 log_run) {
