@@ -10,6 +10,7 @@ pub mod program;
 
 mod base_convert;
 mod elementwise;
+mod part;
 mod transform;
 
 use std::collections::HashMap;

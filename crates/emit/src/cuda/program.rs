@@ -26,7 +26,7 @@ mod tests;
 
 use std::fmt::Write as _;
 
-use cerium_artifact::kernel::{Program, Register, Transform};
+use cerium_artifact::kernel::{Program, Register};
 
 use super::abi::{BlockShape, LoadKind};
 use nodes::{Action, Node, Nodes};
@@ -47,10 +47,10 @@ impl Code {
         Code::new(program, shape, 0, None, false)
     }
 
-    /// The prologue of a transform, which returns the words that are transformed:
+    /// The prologue of a transform, which returns the words that are transformed, those of register `input`:
     /// `template <int V, int STEP> Words<V> NAME(const Row& row, const Prime& p, u32 at)`.
-    pub fn prologue(transform: &Transform, shape: &BlockShape) -> Code {
-        Code::new(&transform.prologue, shape, 0, Some(transform.input), false)
+    pub fn prologue(program: &Program, input: Register, shape: &BlockShape) -> Code {
+        Code::new(program, shape, 0, Some(input), false)
     }
 
     /// The epilogue of a transform or conversion, which takes the words that were transformed; `first_store` is the store of

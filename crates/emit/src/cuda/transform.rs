@@ -27,6 +27,7 @@ use cerium_ckks::primes::primitive_root;
 
 use super::Emitter;
 use super::abi::{BlockShape, ENTRY, Launch};
+use super::part::Part;
 use super::program::Code;
 use geometry::{Phase, WORDS, made_stages, phases};
 
@@ -43,72 +44,114 @@ const ALL_REGISTERS: u32 = 65_536;
 
 /// The launches of a forward transform.
 pub(super) fn forward(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
-    Kernels::new(emitter.params(), function, transform, false).emit(emitter, transform)
+    emit(emitter, function, transform, false)
 }
 
 /// The launches of an inverse transform.
 pub(super) fn inverse(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
-    Kernels::new(emitter.params(), function, transform, true).emit(emitter, transform)
+    emit(emitter, function, transform, true)
 }
 
-/// What the kernels of a transform have in common.
-struct Kernels<'a> {
+fn emit(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform, inverse: bool) -> Vec<Launch> {
+    let params = emitter.params();
+    let mut phases = phases(params.log_n());
+    if inverse {
+        phases.reverse();
+    }
+    let (count, mut launches) = (phases.len(), Vec::new());
+    for (i, phase) in phases.into_iter().enumerate() {
+        let ends = (i == 0, i + 1 == count);
+        let kernel = Kernel::new(params, function, transform, phase, inverse, ends);
+        launches.push(kernel.emit(emitter, function, transform));
+    }
+    launches
+}
+
+/// One kernel of a transform.
+struct Kernel<'a> {
     params: &'a Params,
-    function: &'a Function,
     log_n: u32,
     inverse: bool,
+    phase: Phase,
+    /// What it takes of the blocks, if not all.
+    part: Option<Part>,
+    /// Of what it takes.
     shape: BlockShape,
-    prologue: Code,
-    epilogue: Code,
+    /// In the first kernel.
+    prologue: Option<Code>,
+    /// In the last kernel.
+    epilogue: Option<Code>,
+    /// The pointer of the home.
     home: usize,
 }
 
-impl<'a> Kernels<'a> {
-    fn new(params: &'a Params, function: &'a Function, transform: &Transform, inverse: bool) -> Kernels<'a> {
-        let shape = BlockShape::of(params, function, &transform.blocks);
-        let prologue = Code::prologue(transform, &shape);
-        let epilogue = Code::epilogue(&transform.epilogue, &shape, transform.home());
-        let home = shape.store(transform.home());
-        Kernels { params, function, log_n: params.log_n(), inverse, shape, prologue, epilogue, home }
+impl<'a> Kernel<'a> {
+    /// The kernel of a phase; `ends` says whether it is the first and whether it is the last.
+    fn new(
+        params: &'a Params,
+        function: &Function,
+        transform: &Transform,
+        phase: Phase,
+        inverse: bool,
+        ends: (bool, bool),
+    ) -> Kernel<'a> {
+        let (home, stores) = (transform.home(), transform.blocks[0].stores.len());
+        let part = match ends {
+            (true, true) => None,
+            (true, false) => Some((Part::new(&transform.prologue, 0..home + 1), home)),
+            (false, true) => Some((Part::new(&transform.epilogue, home..stores), 0)),
+            (false, false) => unreachable!("a transform has one kernel or two"),
+        };
+        let home = part.as_ref().map_or(home, |(_, home)| *home);
+        let part = part.map(|(part, _)| part);
+        let shape = match &part {
+            Some(part) => {
+                let blocks: Vec<Block> = transform.blocks.iter().map(|block| part.block(block)).collect();
+                BlockShape::of(params, function, &blocks)
+            }
+            None => BlockShape::of(params, function, &transform.blocks),
+        };
+        let program = |whole| part.as_ref().map_or(whole, |part| &part.program);
+        let prologue = ends.0.then(|| Code::prologue(program(&transform.prologue), transform.input, &shape));
+        let epilogue = ends.1.then(|| Code::epilogue(program(&transform.epilogue), &shape, home));
+        let home = shape.store(home);
+        Kernel { params, log_n: params.log_n(), inverse, phase, part, shape, prologue, epilogue, home }
+    }
+
+    /// Whether its rows end with the factors of an inverse transform.
+    fn is_scaled(&self) -> bool {
+        self.inverse && self.epilogue.is_some()
     }
 
     /// Constants of a row: those of the block, and the factors of an inverse transform.
     fn constants(&self) -> usize {
-        self.shape.constants() + if self.inverse { 2 } else { 0 }
+        self.shape.constants() + if self.is_scaled() { 2 } else { 0 }
     }
 
-    fn emit(&self, emitter: &mut Emitter<'_>, transform: &Transform) -> Vec<Launch> {
+    fn emit(&self, emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Launch {
         let (mut pointers, mut constants) = (Vec::new(), Vec::new());
-        for block in &transform.blocks {
-            self.shape.push_pointers(block, &mut pointers);
-            self.shape.push_constants(self.params, self.function, block, &mut constants);
-            if self.inverse {
-                constants.extend(self.scale(block));
+        for whole in &transform.blocks {
+            let block = self.part.as_ref().map_or_else(|| whole.clone(), |part| part.block(whole));
+            self.shape.push_pointers(&block, &mut pointers);
+            self.shape.push_constants(self.params, function, &block, &mut constants);
+            if self.is_scaled() {
+                constants.extend(self.scale(whole));
             }
         }
-        let mut phases = phases(self.log_n);
-        if self.inverse {
-            phases.reverse();
+        let source = if self.inverse {
+            emitter.intern("intt", &self.inverse_text())
+        } else {
+            emitter.intern("ntt", &self.forward_text())
+        };
+        Launch {
+            source,
+            grid: [1 << (self.log_n - self.phase.log_tile), transform.blocks.len() as u32],
+            block: self.phase.threads(),
+            shared_bytes: 0,
+            pointers,
+            constants,
+            scratch_limbs: 0,
         }
-        let mut launches = Vec::with_capacity(phases.len());
-        for (i, phase) in phases.iter().enumerate() {
-            let (first, last) = (i == 0, i + 1 == phases.len());
-            let source = if self.inverse {
-                emitter.intern("intt", &self.inverse_text(phase, first, last))
-            } else {
-                emitter.intern("ntt", &self.forward_text(phase, first, last))
-            };
-            launches.push(Launch {
-                source,
-                grid: [1 << (self.log_n - phase.log_tile), transform.blocks.len() as u32],
-                block: phase.threads(),
-                shared_bytes: 0,
-                pointers: pointers.clone(),
-                constants: constants.clone(),
-                scratch_limbs: 0,
-            });
-        }
-        launches
     }
 
     /// What the words of an inverse transform are multiplied by in stage 0: the factor of the block over N, and that times the
@@ -123,11 +166,12 @@ impl<'a> Kernels<'a> {
     }
 
     /// The text of one kernel of a forward transform.
-    fn forward_text(&self, phase: &Phase, first: bool, last: bool) -> String {
-        let made = if last { made_stages(self.log_n) } else { 0 };
+    fn forward_text(&self) -> String {
+        let phase = &self.phase;
+        let made = if self.epilogue.is_some() { made_stages(self.log_n) } else { 0 };
         let mut body = String::new();
-        if first {
-            let (entry, words) = (pass(phase.passes[0]), words(&self.prologue));
+        if let Some(prologue) = &self.prologue {
+            let (entry, words) = (pass(phase.passes[0]), words(prologue));
             let _ = write!(
                 body,
                 "    Words<16> x;
@@ -146,8 +190,8 @@ impl<'a> Kernels<'a> {
             }
         }
         let leave = pass(phase.passes[phase.passes.len() - 1]);
-        if last {
-            let (kind, at, step) = stretch(&self.epilogue);
+        if let Some(epilogue) = &self.epilogue {
+            let (kind, at, step) = stretch(epilogue);
             let _ = write!(
                 body,
                 "    {leave}::to_shared(shared, x);
@@ -159,16 +203,17 @@ impl<'a> Kernels<'a> {
         } else {
             let _ = writeln!(body, "    {leave}::to_limb(home, x);");
         }
-        self.text(phase, first, last, &body)
+        self.text(&body)
     }
 
     /// The text of one kernel of an inverse transform.
-    fn inverse_text(&self, phase: &Phase, first: bool, last: bool) -> String {
-        let made = if first { made_stages(self.log_n) } else { 0 };
+    fn inverse_text(&self) -> String {
+        let phase = &self.phase;
+        let made = if self.prologue.is_some() { made_stages(self.log_n) } else { 0 };
         let enter = pass(phase.passes[phase.passes.len() - 1]);
         let mut body = String::new();
-        if first {
-            let (kind, at, step) = stretch(&self.prologue);
+        if let Some(prologue) = &self.prologue {
+            let (kind, at, step) = stretch(prologue);
             let _ = write!(
                 body,
                 "    _Pragma(\"unroll\") for (int k = 0; k < 4; k++)
@@ -182,16 +227,16 @@ impl<'a> Kernels<'a> {
         }
         for (i, &this) in phase.passes.iter().enumerate().rev() {
             let made = if i + 1 == phase.passes.len() { made } else { 0 };
-            let _ = writeln!(body, "    {}::inverse<{made}, {}>(x, roots, p);", pass(this), last && i == 0);
+            let scaled = self.is_scaled() && i == 0;
+            let _ = writeln!(body, "    {}::inverse<{made}, {scaled}>(x, roots, p);", pass(this));
             if i > 0 {
                 let next = pass(phase.passes[i - 1]);
                 let _ = writeln!(body, "    exchange<{}, {next}>(x, shared);", pass(this));
             }
         }
         let leave = pass(phase.passes[0]);
-        if last {
-            let scale = self.shape.constants();
-            let words = words(&self.epilogue);
+        if let Some(epilogue) = &self.epilogue {
+            let (scale, words) = (self.shape.constants(), words(epilogue));
             let _ = write!(
                 body,
                 "    {leave}::scaled(x, constant(row, {scale}), constant(row, {scale} + 1), p);
@@ -202,16 +247,17 @@ impl<'a> Kernels<'a> {
         } else {
             let _ = writeln!(body, "    {leave}::to_limb(home, x);");
         }
-        self.text(phase, first, last, &body)
+        self.text(&body)
     }
 
     /// A kernel around what it does, with the programs that it calls.
-    fn text(&self, phase: &Phase, first: bool, last: bool, body: &str) -> String {
+    fn text(&self, body: &str) -> String {
+        let phase = &self.phase;
         let (log_n, made, threads) = (self.log_n, made_stages(self.log_n), phase.threads());
         let mut text = TRANSFORM.to_string();
         let mut programmed = false;
-        for (here, name, code) in [(first, "prologue", &self.prologue), (last, "epilogue", &self.epilogue)] {
-            if here {
+        for (name, code) in [("prologue", &self.prologue), ("epilogue", &self.epilogue)] {
+            if let Some(code) = code {
                 let _ = write!(text, "\n{}", code.function(name, &self.shape, log_n));
                 programmed |= code.len() > 2;
             }
