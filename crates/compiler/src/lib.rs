@@ -24,8 +24,8 @@ use num_complex::Complex64;
 
 use bootstrap::{BootstrapPins, ExpandError, expand_bootstrap};
 use ciphertext::passes::{
-    FitError, PlaceError, expand_linear_transform, expand_poly_eval, fit_keys, merge_rotations,
-    place_bootstraps, place_levels,
+    FitError, PlaceError, expand_linear_transform, expand_poly_eval, fit_keys, fold_adjustments,
+    merge_rotations, place_bootstraps, place_levels,
 };
 use ciphertext::{Slots, lower_to_polynomial, noise};
 use dsl::{SourcePort, SourceProgram};
@@ -119,6 +119,8 @@ pub fn compile(
         trace.pass("merge_rotations", &mut ct, merge_rotations)?;
         trace.pass("place_levels", &mut ct, place_levels)?;
     }
+    trace.pass("share", &mut ct, sharing)?;
+    trace.pass("fold_adjustments", &mut ct, fold_adjustments)?;
     trace.pass("share", &mut ct, sharing)?;
 
     let mut poly =

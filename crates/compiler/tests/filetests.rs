@@ -144,6 +144,9 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("expand_linear_transform", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::expand_linear_transform(m);
         }),
+        ("fold_adjustments", _) => pass(read_ct().map_err(fail)?, |m| {
+            let Ok(()) = passes::fold_adjustments(m);
+        }),
         ("merge_rotations", _) => pass(read_ct().map_err(fail)?, |m| {
             let Ok(()) = passes::merge_rotations(m);
         }),

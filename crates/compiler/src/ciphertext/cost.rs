@@ -255,6 +255,7 @@ impl CostModel {
             | Op::RotatePlain { .. }
             | Op::Encode { .. }
             | Op::Reinterpret { .. }
+            | Op::DropLevel { .. }
             | Op::Lower { .. }
             | Op::LinearTransform { .. }
             | Op::PolyEval { .. }

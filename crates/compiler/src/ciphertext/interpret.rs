@@ -210,9 +210,11 @@ impl<'a> Interpreter<'a> {
                 x * b1 - b2 + coefficients[0].0
             }),
             Op::Encode { p, .. } => values[p.index()].clone(),
-            Op::Rescale { a } | Op::Relinearize { a } | Op::Adjust { a, .. } | Op::Lower { a, .. } => {
-                values[a.index()].clone()
-            }
+            Op::Rescale { a }
+            | Op::Relinearize { a }
+            | Op::Adjust { a, .. }
+            | Op::DropLevel { a, .. }
+            | Op::Lower { a, .. } => values[a.index()].clone(),
             Op::ModRaise { a } => {
                 let params = &self.module.context.params;
                 let factor = params.scale(Level(0)).0 / params.log_q(Level(0)).exp2();

@@ -144,6 +144,10 @@ impl Lowering<'_> {
                 self.polys(*a).into_iter().map(|c| self.rescale(c, from, to)).collect()
             }
             Op::Adjust { a, to } => self.adjust(*a, at(a), *to),
+            Op::DropLevel { a, to } => {
+                let basis = self.params.basis(*to);
+                self.polys(*a).into_iter().map(|c| self.restrict(c, basis)).collect()
+            }
             Op::Weight { index } => {
                 let op = Poly::Weight { index: *index };
                 let (builder, module) = (&mut self.builder, self.module);

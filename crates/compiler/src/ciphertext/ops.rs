@@ -57,6 +57,9 @@ crate::op_table! {
         /// Placed only: down to level `to` and to its canonical scale, message unchanged: drops primes, multiplies by
         /// a constant and rescales once.
         Adjust "adjust" (a) { to: Level },
+        /// Placed only: forgets the primes that level `to` does not have; the scale stays. All primes of `to` are among
+        /// those of the operand.
+        DropLevel "drop_level" (a) { to: Level },
     }
 }
 

@@ -320,6 +320,12 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             }
             a => Err(format!("adjust goes down: from {} it cannot reach {to}", a.level)),
         },
+        Op::DropLevel { to, .. } => match placed(op, operands[0])? {
+            a if *to < a.level && params.basis(*to).is_subset(params.basis(a.level)) => {
+                one(Type::Cipher(Some(Placement { level: *to, ..a })))
+            }
+            a => Err(format!("the primes of {to} are not among those of {}", a.level)),
+        },
     }
 }
 

@@ -291,7 +291,11 @@ impl Body<'_, '_> {
             Op::LinearTransform { .. } | Op::PolyEval { .. } => {
                 unreachable!("expanded before levels are placed")
             }
-            Op::Encode { .. } | Op::Rescale { .. } | Op::Relinearize { .. } | Op::Adjust { .. } => {
+            Op::Encode { .. }
+            | Op::Rescale { .. }
+            | Op::Relinearize { .. }
+            | Op::Adjust { .. }
+            | Op::DropLevel { .. } => {
                 unreachable!("placed operations do not occur in an unplaced program")
             }
         };
