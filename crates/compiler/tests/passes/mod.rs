@@ -15,6 +15,9 @@ pub(crate) fn polynomial(source: &SourceProgram) -> polynomial::Module {
     let Ok(()) = passes::merge_rotations(&mut ct);
     passes::place_levels(&mut ct).unwrap();
     share(&mut ct);
+    let Ok(()) = passes::fold_adjustments(&mut ct);
+    ct.verify().unwrap();
+    share(&mut ct);
     let mut poly = ciphertext::lower_to_polynomial(&ct);
     share(&mut poly);
     let Ok(()) = poly_passes::sink_divisions(&mut poly);
