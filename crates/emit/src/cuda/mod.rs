@@ -13,6 +13,9 @@ mod elementwise;
 mod part;
 mod transform;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use cerium_artifact::kernel::Body;
