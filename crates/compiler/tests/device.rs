@@ -1,8 +1,7 @@
 //! Compiled programs on the CPU device give the bits of the polynomial interpreter, on every instruction set and number of
 //! threads.
-//!
-//! Keys are uniform words here, which exact arithmetic does not mind.
 
+mod keys;
 mod passes;
 mod programs;
 
@@ -30,18 +29,7 @@ struct Keys {
 
 impl Keys {
     fn new(params: &Params, manifest: &[KeyRequest], rng: &mut StdRng) -> Keys {
-        let key = |request: &KeyRequest| {
-            let basis = request.basis(params);
-            let digits = request.digits(params).len();
-            let mut b = Vec::with_capacity(request.words(params));
-            for _ in 0..digits {
-                for prime in basis.iter() {
-                    b.extend(uniform(params, prime, rng));
-                }
-            }
-            EvaluationKey::new(params, *request, rng.random(), b).unwrap()
-        };
-        Keys { params: params.clone(), keys: manifest.iter().map(key).collect() }
+        Keys { params: params.clone(), keys: keys::uniform_keys(params, manifest, rng) }
     }
 }
 
@@ -75,15 +63,7 @@ fn the_cpu_device_computes_what_the_interpreter_computes() {
         let artifact = compile(&source, &options, &mut Trace::default()).unwrap();
         artifact.validate().unwrap();
         let keys = Keys::new(&params, &artifact.keys, &mut rng);
-        let ports = artifact.inputs.iter().flat_map(|port| &port.ciphertexts);
-        let inputs: Vec<Ciphertext> = ports
-            .map(|packed| {
-                let basis = params.basis(packed.level);
-                let limbs = (0..2).flat_map(|_| basis.iter());
-                let words: Vec<u32> = limbs.flat_map(|p| uniform(&params, p, &mut rng)).collect();
-                Ciphertext::new(&params, packed.level, packed.scale, 2, words).unwrap()
-            })
-            .collect();
+        let inputs = keys::uniform_inputs(&params, &artifact, &mut rng);
         let expected = interpret(&source, &keys, &inputs);
         for isa in Isa::available() {
             for threads in [1, 2] {
@@ -119,9 +99,4 @@ fn interpret(source: &SourceProgram, keys: &Keys, inputs: &[Ciphertext]) -> Vec<
     });
     let results = Interpreter::new(&poly, keys).run(args.collect());
     results.iter().flat_map(Poly::to_words).collect()
-}
-
-fn uniform(params: &Params, prime: PrimeIndex, rng: &mut StdRng) -> Vec<u32> {
-    let q = params.modulus(prime).value();
-    (0..params.n()).map(|_| rng.random_range(0..q)).collect()
 }

@@ -197,7 +197,11 @@ fn object(compiler: &str, sources: &[&Source]) -> Result<Vec<(String, Entry)>, C
 
 fn compile(compiler: &str, from: &Path, to: &Path) -> Result<(), CudaError> {
     let mut command = Command::new(compiler);
-    command.args(["-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-o"]).arg(to).arg(from);
+    // Hidden, so that a function called like one of libc (`bind`) is not taken for it.
+    command
+        .args(["-std=c++20", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-shared", "-o"])
+        .arg(to)
+        .arg(from);
     match command.output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {

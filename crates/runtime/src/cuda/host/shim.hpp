@@ -73,7 +73,7 @@ inline void switch_to(Context& from, Context& to) { swapcontext(&from, &to); }
 
 enum class State { Ready, Waiting, Done };
 enum Outcome { FINE = 0, DIVERGENT_BARRIER = 1, STACK_OVERFLOW = 2 };
-const size_t STACK_BYTES = 64 << 10;
+const size_t STACK_BYTES = 256 << 10;
 // Stands at the end of every stack.
 const uint64_t CANARY = 0x63657269756d2121;
 
@@ -186,7 +186,8 @@ template <auto FUNCTION> void apply(void* const* arguments) {
 
 // The entry of an emitted function in a namespace: `shim::run` of it.
 #define SHIM_ENTRY(SPACE, FUNCTION)                                                                                   \
-    extern "C" int shim_##FUNCTION(void* const* arguments, const unsigned* grid, unsigned threads, unsigned first,    \
-                                   unsigned stride, uint64_t seed) {                                                  \
+    extern "C" __attribute__((visibility("default"))) int shim_##FUNCTION(                                            \
+        void* const* arguments, const unsigned* grid, unsigned threads, unsigned first, unsigned stride,              \
+        uint64_t seed) {                                                                                              \
         return shim::run(shim::apply<SPACE::FUNCTION>, arguments, grid, threads, first, stride, seed);                \
     }
