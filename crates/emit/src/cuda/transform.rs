@@ -36,9 +36,6 @@ pub use tables::tables;
 /// Arithmetic of transforms.
 const TRANSFORM: &str = include_str!("device/transform.cuh");
 
-/// Registers of a thread without a program worth mentioning, and with one.
-const REGISTERS: [u32; 2] = [64, 128];
-
 /// Registers of a multiprocessor, on every device that is served.
 const ALL_REGISTERS: u32 = 65_536;
 
@@ -123,9 +120,9 @@ impl<'a> Kernel<'a> {
         self.inverse && self.epilogue.is_some()
     }
 
-    /// Constants of a row: those of the block, and the factors of an inverse transform.
+    /// Constants of a row: those of the block, 2q and -2q, and the factors of an inverse transform.
     fn constants(&self) -> usize {
-        self.shape.constants() + if self.is_scaled() { 2 } else { 0 }
+        self.shape.constants() + if self.is_scaled() { 4 } else { 2 }
     }
 
     fn emit(&self, emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Launch {
@@ -134,6 +131,8 @@ impl<'a> Kernel<'a> {
             let block = self.part.as_ref().map_or_else(|| whole.clone(), |part| part.block(whole));
             self.shape.push_pointers(&block, &mut pointers);
             self.shape.push_constants(self.params, function, &block, &mut constants);
+            let two_q = 2 * self.params.modulus(block.prime).value();
+            constants.extend([two_q, two_q.wrapping_neg()]);
             if self.is_scaled() {
                 constants.extend(self.scale(whole));
             }
@@ -171,14 +170,7 @@ impl<'a> Kernel<'a> {
         let made = if self.epilogue.is_some() { made_stages(self.log_n) } else { 0 };
         let mut body = String::new();
         if let Some(prologue) = &self.prologue {
-            let (entry, words) = (pass(phase.passes[0]), words(prologue));
-            let _ = write!(
-                body,
-                "    Words<16> x;
-    _Pragma(\"unroll\") for (int k = 0; k < 16; k += {words})
-        set_part(x, k, prologue<{words}, {entry}::STEP>(row, p, {entry}::at(0) + k * {entry}::STEP));
-"
-            );
+            call_prologue(&mut body, prologue, &pass(phase.passes[0]));
         } else {
             let _ = writeln!(body, "    Words<16> x = {}::from_limb(home);", pass(phase.passes[0]));
         }
@@ -191,15 +183,9 @@ impl<'a> Kernel<'a> {
         }
         let leave = pass(phase.passes[phase.passes.len() - 1]);
         if let Some(epilogue) = &self.epilogue {
-            let (kind, at, step) = stretch(epilogue);
-            let _ = write!(
-                body,
-                "    {leave}::to_shared(shared, x);
-    __syncthreads();
-    _Pragma(\"unroll\") for (int k = 0; k < 4; k++)
-        epilogue<4, {step}>(row, p, T::at({at}), canonical({kind}_from_shared<T>(shared, k), p));
-"
-            );
+            let stretch = stretch(epilogue);
+            let _ = writeln!(body, "    exchange<{leave}, {stretch}>(x, shared);\n    x = canonical(x, p);");
+            call_epilogue(&mut body, epilogue, stretch);
         } else {
             let _ = writeln!(body, "    {leave}::to_limb(home, x);");
         }
@@ -213,15 +199,9 @@ impl<'a> Kernel<'a> {
         let enter = pass(phase.passes[phase.passes.len() - 1]);
         let mut body = String::new();
         if let Some(prologue) = &self.prologue {
-            let (kind, at, step) = stretch(prologue);
-            let _ = write!(
-                body,
-                "    _Pragma(\"unroll\") for (int k = 0; k < 4; k++)
-        {kind}_to_shared<T>(shared, k, prologue<4, {step}>(row, p, T::at({at})));
-    __syncthreads();
-    Words<16> x = {enter}::from_shared(shared);
-"
-            );
+            let stretch = stretch(prologue);
+            call_prologue(&mut body, prologue, stretch);
+            let _ = writeln!(body, "    exchange<{stretch}, {enter}>(x, shared);");
         } else {
             let _ = writeln!(body, "    Words<16> x = {enter}::from_limb(home);");
         }
@@ -236,14 +216,13 @@ impl<'a> Kernel<'a> {
         }
         let leave = pass(phase.passes[0]);
         if let Some(epilogue) = &self.epilogue {
-            let (scale, words) = (self.shape.constants(), words(epilogue));
-            let _ = write!(
+            let scale = self.shape.constants() + 2;
+            let _ = writeln!(
                 body,
-                "    {leave}::scaled(x, constant(row, {scale}), constant(row, {scale} + 1), p);
-    _Pragma(\"unroll\") for (int k = 0; k < 16; k += {words})
-        epilogue<{words}, {leave}::STEP>(row, p, {leave}::at(0) + k * {leave}::STEP, part<{words}>(x, k));
-"
+                "    {leave}::scaled(x, constant(row, {scale}), constant(row, {}), p);",
+                scale + 1
             );
+            call_epilogue(&mut body, epilogue, &leave);
         } else {
             let _ = writeln!(body, "    {leave}::to_limb(home, x);");
         }
@@ -255,14 +234,14 @@ impl<'a> Kernel<'a> {
         let phase = &self.phase;
         let (log_n, made, threads) = (self.log_n, made_stages(self.log_n), phase.threads());
         let mut text = TRANSFORM.to_string();
-        let mut programmed = false;
+        let mut registers = 64;
         for (name, code) in [("prologue", &self.prologue), ("epilogue", &self.epilogue)] {
             if let Some(code) = code {
                 let _ = write!(text, "\n{}", code.function(name, &self.shape, log_n));
-                programmed |= code.len() > 2;
+                registers = registers.max(registers_of(code));
             }
         }
-        let blocks = (ALL_REGISTERS / REGISTERS[usize::from(programmed)] / threads).clamp(1, 32);
+        let blocks = (ALL_REGISTERS / registers / threads).clamp(1, 32);
         let _ = write!(
             text,
             "
@@ -271,7 +250,7 @@ extern \"C\" __global__ void __launch_bounds__({threads}, {blocks})
     typedef Tile<{log_n}, {}, {}, {}> T;
     alignas(16) __shared__ u32 shared[T::WORDS];
     const Row row = row_at(pointers + blockIdx.y * {}, constants + blockIdx.y * {});
-    const Prime p = prime_at(row.constants);
+    const Field p = field_at(row.constants, {});
     const u32* roots = roots_of<{log_n}, {made}, {}>(tables, p);
     const u64 home = pointer(row, {});
 {body}}}
@@ -281,6 +260,7 @@ extern \"C\" __global__ void __launch_bounds__({threads}, {blocks})
             phase.log_tile,
             self.shape.pointers(),
             self.constants(),
+            self.shape.constants(),
             self.inverse,
             self.home,
         );
@@ -293,21 +273,49 @@ fn pass((start, radix): (u32, u32)) -> String {
     format!("Pass<T, {start}, {radix}>")
 }
 
-/// Words of a thread that a program on columns works on at once.
+/// The prologue for all words of a thread, at the positions of `place`.
+fn call_prologue(body: &mut String, code: &Code, place: &str) {
+    let words = words(code);
+    let _ = write!(
+        body,
+        "    Words<16> x;
+    _Pragma(\"unroll\") for (int k = 0; k < {WORDS}; k += {words})
+        set_part(x, k, prologue<{words}, {place}::STEP>(row, p, {place}::position(k)));
+"
+    );
+}
+
+/// The epilogue for all words of a thread, at the positions of `place`.
+fn call_epilogue(body: &mut String, code: &Code, place: &str) {
+    let words = words(code);
+    let _ = write!(
+        body,
+        "    _Pragma(\"unroll\") for (int k = 0; k < {WORDS}; k += {words})
+        epilogue<{words}, {place}::STEP>(row, p, {place}::position(k), part<{words}>(x, k));
+"
+    );
+}
+
+/// The device's name for how a program gets the words of a thread from a stretch.
+fn stretch(code: &Code) -> &'static str {
+    if code.moves() { "Lines<T>" } else { "Quads<T>" }
+}
+
+/// Words of a thread that a program works on at once: as many as leave registers for what is alive, and as are neighbours
+/// in a stretch.
 fn words(code: &Code) -> u32 {
     match code.live() {
-        0..=1 => WORDS,
-        2..=6 => 8,
-        _ => 4,
+        0..=20 => 4,
+        21..=48 => 2,
+        _ => 1,
     }
 }
 
-/// How a program on stretches gets the words of a thread: what the functions of the device are called, the first local position,
-/// and how far apart words are.
-fn stretch(code: &Code) -> (&'static str, &'static str, &'static str) {
-    if code.moves() {
-        ("line", "4 * k * T::THREADS + threadIdx.x", "T::THREADS")
-    } else {
-        ("quad", "T::quad(k)", "1")
+/// Registers of a thread that a kernel with this program may have; without programs, 64 are enough.
+fn registers_of(code: &Code) -> u32 {
+    match code.live() {
+        0..=6 => 64,
+        7..=12 => 80,
+        _ => 128,
     }
 }

@@ -24,15 +24,17 @@ template <int LOG_N_, int FIRST_, int STAGES_, int LOG_TILE_> struct Tile {
     // warp of a tile of columns holds 32 neighbouring words.
     static const int WORDS = (1 << LOG_TILE) + (LOW < 5 ? (1 << LOG_TILE >> 4 << 2) + (1 << LOG_TILE >> 8 << 4) : 0);
     DEVICE u32 padded(u32 local) { return LOW < 5 ? local + (local >> 4 << 2) + (local >> 8 << 4) : local; }
-
-    // The first of the four consecutive local positions that this thread holds with index k when a tile is moved 16 bytes at a
-    // time. Threads of a warp are put in an order in which each eight of them meet every bank once.
-    DEVICE u32 quad(int k) {
-        u32 i = threadIdx.x;
-        if (THREADS >= 32) i = (i & ~31u) | (i & 4) << 2 | (i >> 1 & 12) | (i & 3);
-        return (u32)(k * THREADS + i) << 2;
-    }
 };
+
+// A prime with what the butterflies add. The compiler would make 2q of q each time it is added, did it know; so it is loaded.
+struct Field : Prime {
+    u32 two_q, minus_two_q;
+};
+DEVICE Field field_at(const u32* constants, u32 more) {
+    return Field{prime_at(constants), fetch(constants + more), fetch(constants + more + 1)};
+}
+// From [0, 4q) to [0, 2q).
+DEVICE u32 below_2q(u32 x, const Field& p) { return smaller(x, x + p.minus_two_q); }
 
 // V words out of 16, beginning with word k.
 template <int V> DEVICE Words<V> part(const Words<16>& x, int k) {
@@ -48,15 +50,15 @@ template <int V> DEVICE void set_part(Words<16>& x, int k, const Words<V>& from)
 
 // (x + w y, x - w y). In and out [0, 4q), w canonical and in Montgomery form (Harvey, "Faster arithmetic for number-theoretic
 // transforms", 2014).
-DEVICE void butterfly(u32& x, u32& y, u32 w, const Prime& p) {
+DEVICE void butterfly(u32& x, u32& y, u32 w, const Field& p) {
     u32 a = below_2q(x, p);
     u32 b = reduce_lazy(wide(y, w), p);
     x = a + b;
-    y = a - b + 2 * p.q;
+    y = a - b + p.two_q;
 }
 // (x + y, w (x - y)). In and out [0, 2q).
-DEVICE void inverse_butterfly(u32& x, u32& y, u32 w, const Prime& p) {
-    u32 difference = x - y + 2 * p.q;
+DEVICE void inverse_butterfly(u32& x, u32& y, u32 w, const Field& p) {
+    u32 difference = x - y + p.two_q;
     x = below_2q(x + y, p);
     y = reduce_lazy(wide(difference, w), p);
 }
@@ -75,7 +77,7 @@ template <int R> DEVICE Words<16> factors(const u32* roots, u32 group) {
 // The same for the last R stages of a transform, of which the last MADE are not in the table: it has one factor for every
 // 2^(MADE - 1) groups of the last stage. Factors are a homomorphism of the bits of the group (roots[a + b] = roots[a] roots[b]
 // where a and b have no bit in common), and the square of roots[2 g] is roots[g].
-template <int R, int MADE> DEVICE Words<16> last_factors(const u32* roots, u32 group, const Prime& p) {
+template <int R, int MADE> DEVICE Words<16> last_factors(const u32* roots, u32 group, const Field& p) {
     Words<16> w = factors<R - MADE>(roots, group);
     Words<1 << (MADE - 1)> within = load<1 << (MADE - 1), 1>((u64)roots, 0);
     Words<1 << (R - MADE)> last = load<1 << (R - MADE), 1>((u64)roots, group << (R - MADE));
@@ -108,13 +110,15 @@ template <class T, int S, int R> struct Pass {
         return rest >> LOW << (LOW + R) | (rest & ((1u << LOW) - 1));
     }
     DEVICE u32 at(int group) { return T::at(local(group)); }
+    // The position in the limb of word k of this thread, if it has one group.
+    DEVICE u32 position(int k) { return at(0) + k * STEP; }
     // The index of the factor of a group in the first stage.
     DEVICE u32 factor(int group) {
         return 1u << (T::FIRST + S) | at(group) >> (T::LOG_N - T::FIRST - S);
     }
 
     // MADE: as in `last_factors`; 0 unless these are the last stages of the transform.
-    template <int MADE> DEVICE void forward(Words<16>& x, const u32* roots, const Prime& p) {
+    template <int MADE> DEVICE void forward(Words<16>& x, const u32* roots, const Field& p) {
 #pragma unroll
         for (int group = 0; group < GROUPS; group++) {
             Words<16> w = factors_of<MADE>(roots, group, p);
@@ -131,7 +135,7 @@ template <class T, int S, int R> struct Pass {
     }
 
     // Without the first stage if it is SCALED (that of the whole transform, which `scaled` does).
-    template <int MADE, bool SCALED = false> DEVICE void inverse(Words<16>& x, const u32* roots, const Prime& p) {
+    template <int MADE, bool SCALED = false> DEVICE void inverse(Words<16>& x, const u32* roots, const Field& p) {
 #pragma unroll
         for (int group = 0; group < GROUPS; group++) {
             Words<16> w = factors_of<MADE>(roots, group, p);
@@ -149,17 +153,17 @@ template <class T, int S, int R> struct Pass {
 
     // Stage 0 of an inverse transform with all words multiplied by a factor: `scale` is the factor, `scale_root` the factor
     // times that of the stage. Makes canonical words.
-    DEVICE void scaled(Words<16>& x, u32 scale, u32 scale_root, const Prime& p) {
+    DEVICE void scaled(Words<16>& x, u32 scale, u32 scale_root, const Field& p) {
 #pragma unroll
         for (int k = 0; k < 8; k++) {
             int half = 1 << (R - 1), a = 2 * half * (k / half) + k % half;
-            u32 sum = x.w[a] + x.w[a + half], difference = x.w[a] - x.w[a + half] + 2 * p.q;
+            u32 sum = x.w[a] + x.w[a + half], difference = x.w[a] - x.w[a + half] + p.two_q;
             x.w[a] = mont_mul(sum, scale, p);
             x.w[a + half] = mont_mul(difference, scale_root, p);
         }
     }
 
-    template <int MADE> DEVICE Words<16> factors_of(const u32* roots, int group, const Prime& p) {
+    template <int MADE> DEVICE Words<16> factors_of(const u32* roots, int group, const Field& p) {
         if constexpr (MADE == 0) return factors<R>(roots, factor(group));
         else return last_factors<R, MADE>(roots, factor(group), p);
     }
@@ -204,28 +208,57 @@ template <class From, class To> DEVICE void exchange(Words<16>& x, u32* shared) 
     x = To::from_shared(shared);
 }
 
-// Four words at consecutive local positions, from and to shared memory.
-template <class T> DEVICE Words<4> quad_from_shared(const u32* shared, int k) {
-    Quad quad = *(const Quad*)(shared + T::padded(T::quad(k)));
-    return Words<4>{{quad.w[0], quad.w[1], quad.w[2], quad.w[3]}};
-}
-template <class T> DEVICE void quad_to_shared(u32* shared, int k, const Words<4>& x) {
-    *(Quad*)(shared + T::padded(T::quad(k))) = Quad{{x.w[0], x.w[1], x.w[2], x.w[3]}};
-}
-// Four words, as many local positions apart as there are threads; the first is 4 k times that, and that of the thread.
-template <class T> DEVICE Words<4> line_from_shared(const u32* shared, int k) {
-    Words<4> x;
+// The words of a stretch that a thread gives to a program: four times four that are neighbours, moved 16 bytes at a time.
+template <class T> struct Quads {
+    static const int STEP = 1;
+
+    // The local position of the first of four. Threads of a warp are put in an order in which each eight of them meet every
+    // bank once.
+    DEVICE u32 local(int quad) {
+        u32 i = threadIdx.x;
+        if (T::THREADS >= 32) i = (i & ~31u) | (i & 4) << 2 | (i >> 1 & 12) | (i & 3);
+        return (u32)(quad * T::THREADS + i) << 2;
+    }
+    DEVICE u32 position(int k) { return T::at(local(k / 4)) + k % 4; }
+
+    DEVICE Words<16> from_shared(const u32* shared) {
+        Words<16> x;
 #pragma unroll
-    for (int j = 0; j < 4; j++) x.w[j] = shared[T::padded((4 * k + j) * T::THREADS + threadIdx.x)];
-    return x;
-}
-template <class T> DEVICE void line_to_shared(u32* shared, int k, const Words<4>& x) {
+        for (int k = 0; k < 16; k += 4) {
+            Quad quad = *(const Quad*)(shared + T::padded(local(k / 4)));
 #pragma unroll
-    for (int j = 0; j < 4; j++) shared[T::padded((4 * k + j) * T::THREADS + threadIdx.x)] = x.w[j];
-}
+            for (int j = 0; j < 4; j++) x.w[k + j] = quad.w[j];
+        }
+        return x;
+    }
+    DEVICE void to_shared(u32* shared, const Words<16>& x) {
+#pragma unroll
+        for (int k = 0; k < 16; k += 4) {
+            *(Quad*)(shared + T::padded(local(k / 4))) = Quad{{x.w[k], x.w[k + 1], x.w[k + 2], x.w[k + 3]}};
+        }
+    }
+};
+
+// The same with words as far apart as there are threads, so that a warp has neighbours: for programs with automorphisms.
+template <class T> struct Lines {
+    static const int STEP = T::THREADS;
+
+    DEVICE u32 position(int k) { return T::at(k * T::THREADS + threadIdx.x); }
+
+    DEVICE Words<16> from_shared(const u32* shared) {
+        Words<16> x;
+#pragma unroll
+        for (int k = 0; k < 16; k++) x.w[k] = shared[T::padded(k * T::THREADS + threadIdx.x)];
+        return x;
+    }
+    DEVICE void to_shared(u32* shared, const Words<16>& x) {
+#pragma unroll
+        for (int k = 0; k < 16; k++) shared[T::padded(k * T::THREADS + threadIdx.x)] = x.w[k];
+    }
+};
 
 // From [0, 4q) to canonical.
-template <int V> DEVICE Words<V> canonical(const Words<V>& x, const Prime& p) {
+template <int V> DEVICE Words<V> canonical(const Words<V>& x, const Field& p) {
     Words<V> out;
 #pragma unroll
     for (int k = 0; k < V; k++) out.w[k] = canonical(below_2q(x.w[k], p), p);

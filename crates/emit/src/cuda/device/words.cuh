@@ -76,6 +76,15 @@ template <int LOG_N> DEVICE u32 permuted(u32 i, u32 g) {
     return reverse(exponent * g << (31 - LOG_N)) & ((1u << LOG_N) - 1);
 }
 
+// The word at position `at` of a limb. Limbs are in global memory, which the compiler cannot know of an address that was loaded.
+DEVICE u32* global(u64 limb, u32 at) {
+    u32* word = (u32*)limb + at;
+#ifdef __CUDA_ARCH__
+    __builtin_assume(__isGlobal(word));
+#endif
+    return word;
+}
+
 // Loads. `fetch` is for memory that nobody writes during the launch, `stream` for what is read once and should leave the
 // cache to others, `peek` for memory that the launch writes.
 DEVICE u32 fetch(const u32* at) {
@@ -170,7 +179,7 @@ DEVICE Quad peek(const Quad* at) { return *at; }
 // 16 bytes at once.
 #define DEFINE_LOAD(NAME, READ)                                                                                       \
     template <int V, int STEP> DEVICE Words<V> NAME(u64 limb, u32 at) {                                               \
-        const u32* from = (const u32*)limb + at;                                                                      \
+        const u32* from = global(limb, at);                                                                           \
         Words<V> out;                                                                                                 \
         if (STEP == 1 && V % 4 == 0) {                                                                                \
             _Pragma("unroll") for (int k = 0; k < V; k += 4) {                                                        \
@@ -231,7 +240,7 @@ template <int V> DEVICE Words<V> gather_runs(u64 limb, const Words<V>& at, u32 l
 
 // Stores the words at `at`, `at + STEP`, ...
 template <int V, int STEP> DEVICE void store(u64 limb, u32 at, const Words<V>& x) {
-    u32* to = (u32*)limb + at;
+    u32* to = global(limb, at);
     if (STEP == 1 && V % 4 == 0) {
 #pragma unroll
         for (int k = 0; k < V; k += 4) {
