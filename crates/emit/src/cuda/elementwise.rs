@@ -11,7 +11,16 @@ use super::abi::{BlockShape, ENTRY, Launch};
 use super::program::Code;
 
 /// Most threads of a block.
-const THREADS: u32 = 256;
+const THREADS: u32 = 128;
+
+/// Blocks that a multiprocessor must have room for. This gives a thread all the registers that it can name. Told nothing, the
+/// assembler makes room for many threads instead and lets each wait for a few loads at a time: kernels that stream keys had
+/// half the bytes in flight, or less.
+const BLOCKS: u32 = 2;
+
+/// Statements of the longest program for which that is so. In longer ones the assembler moves so many loads ahead that it has to
+/// spill registers.
+const LONGEST: usize = 450;
 
 pub(super) fn emit(
     emitter: &mut Emitter<'_>,
@@ -58,9 +67,10 @@ fn text(code: &Code, shape: &BlockShape, log_n: u32, words: u32, threads: u32) -
         _ => format!("blockIdx.x * {} + threadIdx.x", words * threads),
     };
     let function = code.function("program", shape, log_n);
+    let bounds = if code.len() <= LONGEST { format!("{threads}, {BLOCKS}") } else { threads.to_string() };
     format!(
         "{function}
-extern \"C\" __global__ void __launch_bounds__({threads})
+extern \"C\" __global__ void __launch_bounds__({bounds})
 {ENTRY}(const u64* pointers, const u32* constants, const u32* tables) {{
     const Row row = row_at(pointers + blockIdx.y * {pointers}, constants + blockIdx.y * {constants});
     program<{words}, {step}>(row, prime_at(row.constants), {first});
