@@ -28,7 +28,7 @@ mkdir "$bundle"
 strip -o "$bundle/cerium" "$target/release/cerium"
 needs=$(objdump -T "$bundle/cerium" | sed -n 's/.*(\(GLIBC_\)\([0-9.]*\)).*/\2/p' | sort -uV | tail -n 1)
 if [ "$(printf '%s\n' "$needs" "$newest_glibc" | sort -V | tail -n 1)" != "$newest_glibc" ]; then
-    echo "the binary needs glibc $needs; machines with GPUs often have $newest_glibc" >&2
+    echo "the binary needs glibc $needs, machines with GPUs may have $newest_glibc; objdump -T says what needs it" >&2
     exit 1
 fi
 cerium=$bundle/cerium

@@ -300,7 +300,7 @@ impl Errors {
             self.parts.add(error.re.abs());
             if kind == Kind::Complex {
                 self.parts.add(error.im.abs());
-                self.slots.add(error.norm());
+                self.slots.add(error.norm_sqr().sqrt());
             } else {
                 // The reader of real slots takes real parts.
                 self.slots.add(error.re.abs());

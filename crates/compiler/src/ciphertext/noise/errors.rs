@@ -166,13 +166,13 @@ impl Perturb for Errors<'_> {
             Op::ModRaise { .. } => self.mod_raise(at.scale.0),
             Op::Adjust { .. } => {
                 // The constant that makes the scale exact is rounded as well.
-                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm()));
+                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm_sqr())).sqrt();
                 let constant = largest * 16.0 / self.params.scale(at.level).0;
-                self.rescale(at).hypot(constant)
+                (self.rescale(at).powi(2) + constant.powi(2)).sqrt()
             }
             Op::MulConst { value, scale, .. } if value.0.fract() != 0.0 => {
                 let scale = scale.map_or(1.0, |s| s.0);
-                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm()));
+                let largest = slots.iter().fold(0.0f64, |m, x| m.max(x.norm_sqr())).sqrt();
                 0.5 / scale * largest / value.0.abs()
             }
             _ => return,
