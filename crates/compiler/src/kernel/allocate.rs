@@ -3,6 +3,7 @@
 //! A slot is free again after the launch that reads its limb last; a block may also store where it alone loads for the last time
 //! (see the rules of [`cerium_artifact::kernel`]). Slots freed last are used first, while they are in cache.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::Operand;
@@ -32,10 +33,11 @@ pub(super) fn allocate(function: &Function, launches: &[Launch]) -> Plan {
     }
     for (i, &value) in function.results.iter().enumerate() {
         let place = Operand::Result(i as u32);
-        if plan.places.contains_key(&value) {
-            plan.copies.push((value, place));
-        } else {
-            plan.places.insert(value, place);
+        match plan.places.entry(value) {
+            Entry::Occupied(_) => plan.copies.push((value, place)),
+            Entry::Vacant(free) => {
+                free.insert(place);
+            }
         }
     }
     let mut last_use: HashMap<ValueId, usize> = HashMap::new();
