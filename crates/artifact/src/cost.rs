@@ -4,8 +4,8 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Function;
 use crate::kernel::{Block, Body, Instruction, Kernel, Operand, Program, Transform};
+use crate::{Function, PassFigures, Step};
 
 /// What kernels cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,24 @@ pub struct Cost {
     pub multiplications: u64,
 }
 
+impl Cost {
+    /// Bytes read and written.
+    pub fn bytes(&self) -> u64 {
+        self.bytes_read.saturating_add(self.bytes_written)
+    }
+
+    /// The cost of doing it so many times.
+    pub fn times(self, n: u64) -> Cost {
+        Cost {
+            launches: self.launches.saturating_mul(n),
+            blocks: self.blocks.saturating_mul(n),
+            bytes_read: self.bytes_read.saturating_mul(n),
+            bytes_written: self.bytes_written.saturating_mul(n),
+            multiplications: self.multiplications.saturating_mul(n),
+        }
+    }
+}
+
 impl AddAssign for Cost {
     fn add_assign(&mut self, other: Cost) {
         self.launches = self.launches.saturating_add(other.launches);
@@ -30,6 +48,61 @@ impl AddAssign for Cost {
         self.bytes_written = self.bytes_written.saturating_add(other.bytes_written);
         self.multiplications = self.multiplications.saturating_add(other.multiplications);
     }
+}
+
+/// How often a run calls each function; the last one is the entry, and callees stand before their callers.
+pub fn calls(functions: &[Function]) -> Vec<u64> {
+    let mut calls = vec![0u64; functions.len()];
+    if let Some(entry) = calls.last_mut() {
+        *entry = 1;
+    }
+    for (index, function) in functions.iter().enumerate().rev() {
+        for step in &function.steps {
+            if let Step::Call { function: callee, .. } = step {
+                let callee = callee.0 as usize;
+                calls[callee] = calls[callee].saturating_add(calls[index]);
+            }
+        }
+    }
+    calls
+}
+
+/// Largest number of limb slots that frames occupy while a function runs, its callees included, for each function. Needs
+/// callees before callers.
+pub fn peak_frames(functions: &[Function]) -> Vec<u64> {
+    let mut peaks: Vec<u64> = Vec::with_capacity(functions.len());
+    for function in functions {
+        let callees = function.steps.iter().map(|step| match step {
+            Step::Launch(_) => 0,
+            Step::Call { function, .. } => peaks[function.0 as usize],
+        });
+        peaks.push(u64::from(function.frame).saturating_add(callees.max().unwrap_or(0)));
+    }
+    peaks
+}
+
+/// What a run costs after a pass that made these functions, the last one of which is the entry.
+pub fn pass_figures(pass: &str, functions: &[Function], log_n: u32) -> PassFigures {
+    let ports = functions.last().map_or(0, |entry| (entry.args.len() + entry.results.len()) as u64);
+    let frames = peak_frames(functions).last().copied().unwrap_or(0);
+    PassFigures {
+        pass: pass.to_string(),
+        cost: program_cost(functions, log_n),
+        pool_limbs: frames.saturating_add(ports),
+    }
+}
+
+/// Counts a run of a program, calls included, in a ring of degree `2^log_n`.
+pub fn program_cost(functions: &[Function], log_n: u32) -> Cost {
+    let mut total = Cost::default();
+    for (function, calls) in functions.iter().zip(calls(functions)) {
+        for step in &function.steps {
+            if let Step::Launch(kernel) = step {
+                total += kernel_cost(kernel, function, log_n).times(calls);
+            }
+        }
+    }
+    total
 }
 
 /// Counts what one launch of `kernel`, a kernel of the validated `function`, reads, writes and multiplies in a ring of degree

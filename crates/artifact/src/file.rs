@@ -27,11 +27,11 @@ use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, ArtifactError, Function, KeyPlan, Port, Recipe, Stage, Tensor};
+use crate::{Artifact, ArtifactError, Function, KeyPlan, PassFigures, Port, Recipe, Stage, Tensor};
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -47,6 +47,7 @@ struct Structure<'a> {
     keys: Cow<'a, [KeyRequest]>,
     weights: Cow<'a, [Recipe]>,
     stages: Cow<'a, [Stage]>,
+    passes: Cow<'a, [PassFigures]>,
     key_plan: Cow<'a, Option<KeyPlan>>,
     gathers: Vec<u64>,
     tensors: Vec<(Cow<'a, str>, u64)>,
@@ -97,6 +98,7 @@ impl Artifact {
             keys: (&self.keys).into(),
             weights: (&self.weights).into(),
             stages: (&self.stages).into(),
+            passes: Cow::Borrowed(&self.passes),
             key_plan: Cow::Borrowed(&self.key_plan),
             gathers: self.gathers.iter().map(|gather| gather.len() as u64).collect(),
             tensors: self.tensors.iter().map(|t| ((&t.name).into(), t.values.len() as u64)).collect(),
@@ -160,6 +162,7 @@ impl Artifact {
             keys: structure.keys.into_owned(),
             weights: structure.weights.into_owned(),
             stages: structure.stages.into_owned(),
+            passes: structure.passes.into_owned(),
             key_plan: structure.key_plan.into_owned(),
             gathers,
             tensors,

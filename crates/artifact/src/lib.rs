@@ -17,6 +17,7 @@ use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
+pub use cost::Cost;
 pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
@@ -46,6 +47,8 @@ pub struct Artifact {
     pub tensors: Vec<Tensor>,
     /// Names and compile-time figures of the stages (layers) of the program; [`StageId`] indexes this list.
     pub stages: Vec<Stage>,
+    /// What a run costs after each pass of the kernel level, the last one being what the program is; may be empty.
+    pub passes: Vec<PassFigures>,
     /// What was done to keep the keys within a budget, if anything was.
     pub key_plan: Option<KeyPlan>,
     /// The model file that the program was made from, so that encrypted results can be held against the network in
@@ -159,6 +162,17 @@ pub struct ChainedTransform {
     pub switches_before: u32,
     /// Key switches of the chain.
     pub switches: u32,
+}
+
+/// What a run of the program costs after a pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassFigures {
+    /// The pass; `unfused` before any.
+    pub pass: String,
+    /// Launches, bytes and multiplications.
+    pub cost: Cost,
+    /// Limbs of the pool: inputs, outputs and the deepest stack of frames.
+    pub pool_limbs: u64,
 }
 
 /// A compiled function over limbs.

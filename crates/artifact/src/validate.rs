@@ -23,6 +23,7 @@ pub use kernel::MAX_CONVERT_SOURCES;
 use cerium_ckks::basis::{Basis, Level};
 use cerium_ckks::params::Params;
 
+use crate::cost::peak_frames;
 use crate::error::{ensure, inconsistent};
 use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Recipe, Step, Tensor, WeightRef};
 
@@ -61,15 +62,7 @@ impl Artifact {
     /// Largest number of limb slots that frames occupy while a function runs, its callees included, for each
     /// function. Needs callees before callers.
     pub fn peak_frames(&self) -> Vec<u64> {
-        let mut peaks: Vec<u64> = Vec::with_capacity(self.functions.len());
-        for function in &self.functions {
-            let callees = function.steps.iter().map(|step| match step {
-                Step::Launch(_) => 0,
-                Step::Call { function, .. } => peaks[function.0 as usize],
-            });
-            peaks.push(u64::from(function.frame).saturating_add(callees.max().unwrap_or(0)));
-        }
-        peaks
+        peak_frames(&self.functions)
     }
 
     fn check_tables(&self, params: &Params) -> Result<(), ArtifactError> {

@@ -144,6 +144,7 @@ pub fn compile(
     let launches = assembled.functions.iter().fold(0, count);
     let nodes = limb.functions.iter().map(|f| f.nodes.len()).sum();
     trace.record("kernel", "assemble", start.elapsed(), (nodes, launches));
+    let passes = report::passes(&limb, options.fusion, width, &assembled);
 
     let start = Instant::now();
     let noise = noise::estimate(&source.module, &ct, &samples, |output, slot| {
@@ -186,6 +187,7 @@ pub fn compile(
         gathers,
         tensors: data.tensors.clone(),
         stages: report::stages(&ct, &noise),
+        passes,
         key_plan,
         model: Vec::new(),
     })

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cerium_artifact::Stage;
+use cerium_artifact::cost::pass_figures;
+use cerium_artifact::{PassFigures, Stage};
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 
@@ -10,6 +11,8 @@ use crate::bootstrap::Refresh;
 use crate::ciphertext::noise::NoiseReport;
 use crate::ciphertext::{Function, Module, Op};
 use crate::ir::Operation;
+use crate::kernel::{self, Assembled, Fusion, KernelOptions};
+use crate::limb;
 
 /// Bytes of limbs that a launch may make: some of what it hands on shall still be in the last-level cache of a device.
 const LAUNCH_BYTES: usize = 1 << 26;
@@ -17,6 +20,26 @@ const LAUNCH_BYTES: usize = 1 << 26;
 /// Limbs of a launch.
 pub(crate) fn default_width(params: &Params) -> usize {
     (LAUNCH_BYTES / (4 * params.n())).clamp(64, 4096)
+}
+
+/// What a run costs before the kernel level fuses anything, and after each step of it up to `fusion`, which made `assembled`.
+pub(crate) fn passes(
+    limb: &limb::Module,
+    fusion: Fusion,
+    width: usize,
+    assembled: &Assembled,
+) -> Vec<PassFigures> {
+    let log_n = limb.context.params.log_n();
+    let steps = [(Fusion::None, "unfused"), (Fusion::Horizontal, "horizontal"), (Fusion::Full, "vertical")];
+    let done = steps.iter().position(|(step, _)| *step == fusion).expect("every fusion is a step");
+    let figures = |&(step, name): &(Fusion, &str)| match step == fusion {
+        true => pass_figures(name, &assembled.functions, log_n),
+        false => {
+            let before = kernel::assemble(limb, &KernelOptions { fusion: step, width });
+            pass_figures(name, &before.functions, log_n)
+        }
+    };
+    steps[..=done].iter().map(figures).collect()
 }
 
 /// What each stage does, over all calls. A bootstrap counts in the stage that needs it; its parts have stages of their own.

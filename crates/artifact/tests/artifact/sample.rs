@@ -185,6 +185,11 @@ pub(crate) fn sample() -> Artifact {
             operations: vec![("mul".into(), 2)],
             error: 1e-6,
         }],
+        passes: vec![PassFigures {
+            pass: "unfused".into(),
+            cost: Cost { launches: 3, blocks: 4, bytes_read: 5, bytes_written: 6, multiplications: 7 },
+            pool_limbs: 8,
+        }],
         key_plan: Some(KeyPlan {
             budget: 1 << 20,
             keys_before: 9,

@@ -16,6 +16,8 @@ mod roofline;
 
 use std::collections::HashMap;
 
+use cerium_artifact::cost::calls;
+use cerium_artifact::kernel::Body;
 use cerium_artifact::{Artifact, Function, FunctionId, Kernel, Operand, StageId, Step, WeightId, WeightRef};
 use cerium_ckks::params::Params;
 
@@ -105,25 +107,13 @@ impl Prediction {
 /// Predicts the time of a run of a validated artifact under its parameters.
 pub fn predict(artifact: &Artifact, params: &Params, gpu: &Gpu) -> Prediction {
     let functions = &artifact.functions;
-    let mut calls = vec![0u64; functions.len()];
-    if let Some(entry) = calls.last_mut() {
-        *entry = 1;
-    }
-    // Callers stand behind their callees.
-    for (index, function) in functions.iter().enumerate().rev() {
-        for step in &function.steps {
-            if let Step::Call { function: callee, .. } = step {
-                calls[callee.0 as usize] += calls[index];
-            }
-        }
-    }
     let mut walk = Walk {
         functions,
         params,
         gpu,
         emitter: Emitter::new(params),
         cache: Cache::new((gpu.l2.value * gpu.l2_share.value) as u64),
-        calls,
+        calls: calls(functions),
         walked: vec![false; functions.len()],
         launches: Vec::new(),
     };
@@ -208,7 +198,7 @@ impl Walk<'_> {
     fn kernel(&mut self, index: usize, step: usize, kernel: &Kernel, places: &Places) {
         let (function, log_n) = (&self.functions[index], self.params.log_n());
         let launches = self.emitter.emit(function, kernel);
-        let inverse = matches!(kernel.body, cerium_artifact::kernel::Body::Intt(_));
+        let inverse = matches!(kernel.body, Body::Intt(_));
         for (part, demand) in demands(function, &kernel.body, &launches, log_n).iter().enumerate() {
             let (mut dram, mut l2) = (0, 0.0);
             for access in &demand.accesses {

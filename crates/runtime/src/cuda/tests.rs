@@ -289,6 +289,7 @@ impl Case {
             gathers: vec![(0..4).collect()],
             tensors: vec![Tensor { name: "w".into(), values: vec![0.5, 0.25, -1.0, 0.125] }],
             stages: vec![stage("first"), stage("second")],
+            passes: Vec::new(),
             key_plan: None,
             model: Vec::new(),
         };

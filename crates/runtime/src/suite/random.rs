@@ -82,6 +82,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         gathers,
         tensors,
         stages: (0..STAGES).map(stage).collect(),
+        passes: Vec::new(),
         key_plan: None,
         model: Vec::new(),
     };

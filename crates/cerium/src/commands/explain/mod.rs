@@ -1,12 +1,20 @@
 //! `cerium explain`: what a program does and costs, without running it.
 
+mod gpu;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
-use cerium_artifact::{KeyPlan, Port, Stage, StageId};
+use anyhow::{Result, bail};
+use cerium_artifact::{Artifact, KeyPlan, Port, Stage, StageId};
 use cerium_ckks::evaluation_key::KeyKind;
-use cerium_compiler::ciphertext::noise;
+use cerium_ckks::params::Params;
+use cerium_compiler::ciphertext::{BootstrapKind, noise};
+use cerium_compiler::dsl::SourceProgram;
+use cerium_compiler::ir::Trace;
+use cerium_compiler::kernel::Fusion;
+use cerium_compiler::{CompileOptions, bootstrap, compile};
+use cerium_emit::cost::{GPUS, Gpu};
 use cerium_runtime::null::{Measurement, measure};
 use cerium_runtime::{KernelClass, Usage};
 use serde_json::{Value, json};
@@ -15,12 +23,15 @@ use crate::figures::{self, row, small};
 use crate::program::Program;
 use crate::speed::Speed;
 
-/// Say what a program costs: levels, operations, rotations, keys, memory, kernels, noise, and time on this machine.
+/// Say what a program costs: levels, operations, rotations, keys, memory, kernels, noise, and time on this machine or a GPU.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cerium explain mnist.cerium")]
+#[command(after_help = "Examples:\n  cerium explain mnist.cerium\n  cerium explain boot-40 --device h200")]
 pub(crate) struct Explain {
-    /// The program, made by `cerium compile`.
+    /// The program, made by `cerium compile`; or a parameter set with bootstrapping, for a bootstrap of all its slots.
     program: PathBuf,
+    /// Predict the time on this GPU, which need not be at hand: a100, h100, h200 or b200.
+    #[arg(long, value_name = "GPU", value_parser = gpu_named)]
+    device: Option<&'static Gpu>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -35,12 +46,48 @@ struct Report {
 
 impl Explain {
     pub(crate) fn run(self) -> Result<()> {
-        let program = Program::read(&self.program)?;
+        let (program, source) = self.open()?;
+        if let Some(gpu) = self.device {
+            let before = source.map(|source| before_fusion(&source)).transpose()?;
+            let report = gpu::Report::new(&program.artifact, &program.params, gpu, before);
+            return self.print(|| report.to_text(), || report.to_json());
+        }
         let costs = measure(&program.artifact)?;
         let speed = Speed::measure(&program.params);
         let report = Report { program, costs, speed };
-        if self.json { figures::print_json(&report.to_json()) } else { figures::print(&report.to_text()) }
+        self.print(|| report.to_text(), || report.to_json())
     }
+
+    /// The program, and its source if it is one that is known.
+    fn open(&self) -> Result<(Program, Option<SourceProgram>)> {
+        let set = self.program.to_str().filter(|_| !self.program.exists());
+        let params = set.and_then(|name| Params::named_insecure(name).ok());
+        let Some(params) = params else { return Ok((Program::read(&self.program)?, None)) };
+        if params.bootstrap().is_none() {
+            bail!("{} has no levels for bootstrapping; boot-40 and its like do", params.name());
+        }
+        let source = bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1);
+        let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default())?;
+        Ok((Program::new(artifact)?, Some(source)))
+    }
+
+    fn print(&self, text: impl FnOnce() -> String, json: impl FnOnce() -> Value) -> Result<()> {
+        if self.json { figures::print_json(&json()) } else { figures::print(&text()) }
+    }
+}
+
+fn gpu_named(name: &str) -> Result<&'static Gpu, String> {
+    let known = || GPUS.iter().map(|gpu| gpu.name).collect::<Vec<_>>().join(", ");
+    Gpu::named(name).ok_or_else(|| format!("times are predicted for {}", known()))
+}
+
+/// The program without fusion, and with horizontal fusion only.
+fn before_fusion(source: &SourceProgram) -> Result<[Artifact; 2]> {
+    let compiled = |fusion| {
+        let options = CompileOptions { fusion, ..CompileOptions::default() };
+        compile(source, &options, &mut Trace::default())
+    };
+    Ok([compiled(Fusion::None)?, compiled(Fusion::Horizontal)?])
 }
 
 impl Report {
@@ -144,6 +191,10 @@ impl Report {
         text += &format!("\n{}", figures::table(&rows));
         text +=
             "  Predicted from the speed of single kernels, measured now on one thread of this machine.\n\n";
+
+        let mut rows = vec![row(["after", "launches", "bytes", "working memory"])];
+        rows.extend(artifact.passes.iter().map(|pass| gpu::pass_row(pass, params)));
+        text += &format!("{}\n", figures::table(&rows));
 
         let failure =
             self.program.log_failure().map_or("-".into(), |log| format!("below 2^{:.0}", log.ceil()));
@@ -264,6 +315,11 @@ impl Report {
             "outputs": artifact.outputs.iter().map(port).collect::<Vec<_>>(),
             "stages": stages.collect::<Vec<_>>(),
             "kernels": kernels,
+            "passes": artifact.passes.iter().map(|pass| {
+                let mut figures = gpu::pass_json(pass, params);
+                figures["pass"] = pass.pass.clone().into();
+                figures
+            }).collect::<Vec<_>>(),
             "bootstraps": self.program.bootstraps(),
             "log2_failure_probability": self.program.log_failure(),
             "rotations": self.operations("rotate"),
