@@ -1,4 +1,5 @@
-//! The L2 cache of a device, seen from far: whole limbs come and go, the least recently used first.
+//! The L2 cache of a device, seen from far: whole limbs come and go, the least recently used first, and before all others those
+//! of keys, which are loaded with that hint.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -26,8 +27,8 @@ pub(super) struct Cache {
     used: u64,
     clock: u64,
     entries: HashMap<Object, Entry>,
-    /// Objects by their last use.
-    order: BTreeMap<u64, Object>,
+    /// Objects in the order in which they leave: keys before others, then by their last use.
+    order: BTreeMap<(bool, u64), Object>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +67,10 @@ impl Cache {
     fn put(&mut self, object: Object, bytes: u64, dirty: bool) -> u64 {
         self.clock += 1;
         if let Some(old) = self.entries.insert(object, Entry { used_at: self.clock, bytes, dirty }) {
-            self.order.remove(&old.used_at);
+            self.order.remove(&(stays(object), old.used_at));
             self.used -= old.bytes;
         }
-        self.order.insert(self.clock, object);
+        self.order.insert((stays(object), self.clock), object);
         self.used += bytes;
         let mut written = 0;
         while self.used > self.capacity
@@ -81,6 +82,11 @@ impl Cache {
         }
         written
     }
+}
+
+/// Whether an object is worth its place for longer than a launch.
+fn stays(object: Object) -> bool {
+    !matches!(object, Object::Key(..))
 }
 
 #[cfg(test)]
@@ -99,6 +105,18 @@ mod tests {
         assert_eq!(cache.read(b, 10), 10 + 10, "a leaves, which memory has not");
         assert_eq!(cache.read(a, 10), 10);
         assert_eq!(cache.clear(), 0);
+    }
+
+    #[test]
+    fn keys_leave_first() {
+        let mut cache = Cache::new(30);
+        let key = Object::Key(0, 0, Half::A, PrimeIndex(0));
+        let [a, b, c] = [0, 1, 2].map(Object::Slot);
+        let reads = |cache: &mut Cache, objects: &[Object]| -> Vec<u64> {
+            objects.iter().map(|&object| cache.read(object, 10)).collect()
+        };
+        assert_eq!(reads(&mut cache, &[a, key, key, b, c]), [10, 10, 0, 10, 10]);
+        assert_eq!(reads(&mut cache, &[a, b, c, key]), [0, 0, 0, 10]);
     }
 
     #[test]

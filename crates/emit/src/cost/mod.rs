@@ -74,6 +74,11 @@ impl Prediction {
         self.sum(|_| true, PredictedLaunch::seconds)
     }
 
+    /// Seconds of a run if moving data and computing never overlapped within a launch: the other end of what can be.
+    pub fn seconds_apart(&self) -> f64 {
+        self.sum(|_| true, |launch| launch.calls as f64 * launch.time.apart)
+    }
+
     /// Launches of a run.
     pub fn count(&self) -> u64 {
         self.launches.iter().map(|launch| launch.calls).sum()

@@ -59,8 +59,10 @@ impl fmt::Display for Bound {
 /// Predicted time of one launch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Time {
-    /// Seconds from the end of the launch before it to its own.
+    /// Seconds from the end of the launch before it to its own, if what the device does at once overlaps.
     pub seconds: f64,
+    /// Seconds if moving data and computing did not overlap at all.
+    pub apart: f64,
     /// What bounds it.
     pub bound: Bound,
     /// Bytes that memory moves.
@@ -100,5 +102,12 @@ pub(super) fn time(gpu: &Gpu, demand: &Demand, dram_bytes: u64, l2_bytes: u64) -
             false => slowest,
         });
     let bound = if slowest < gpu.launch.value { Bound::Launch } else { bound };
-    Time { seconds: gpu.launch.value + slowest, bound, dram_bytes, l2_bytes }
+    let largest = |of: &[Bound]| {
+        let roofs = roofs.iter().filter(|(bound, _)| of.contains(bound));
+        roofs.fold(0.0, |largest: f64, (_, seconds)| largest.max(*seconds))
+    };
+    let moving = largest(&[Bound::Dram, Bound::L2]) + largest(&[Bound::Shared]);
+    let computing = largest(&[Bound::Multiply, Bound::Issue, Bound::Reversal]);
+    let launch = gpu.launch.value;
+    Time { seconds: launch + slowest, apart: launch + moving + computing, bound, dram_bytes, l2_bytes }
 }

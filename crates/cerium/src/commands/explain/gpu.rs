@@ -57,11 +57,12 @@ impl<'a> Report<'a> {
     pub(super) fn to_text(&self) -> String {
         let prediction = &self.prediction;
         let mut text = format!(
-            "program `{}` for {} on {}: predicted {} a run\n\n",
+            "program `{}` for {} on {}: predicted {} a run, {} if nothing overlapped within a launch\n\n",
             self.artifact.name,
             self.params.name(),
             self.gpu.title,
             milliseconds(prediction.seconds()),
+            milliseconds(prediction.seconds_apart()),
         );
         text += &self.passes_text();
 
@@ -153,6 +154,7 @@ impl<'a> Report<'a> {
             "params": self.params.name(),
             "device": self.gpu.name,
             "predicted_ms": 1e3 * prediction.seconds(),
+            "predicted_ms_without_overlap": 1e3 * prediction.seconds_apart(),
             "launches": cost.launches,
             "bytes": cost.bytes(),
             "device_launches": prediction.count(),
