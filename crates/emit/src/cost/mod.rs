@@ -13,6 +13,8 @@ mod cache;
 mod demand;
 mod device;
 mod roofline;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
