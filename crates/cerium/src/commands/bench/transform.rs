@@ -44,6 +44,7 @@ pub(super) fn transform(params: &Params, level: Level, forward: bool) -> Artifac
         gathers: vec![vec![0]],
         tensors: vec![],
         stages: vec![stage],
+        passes: Vec::new(),
         key_plan: None,
         model: vec![],
     }
