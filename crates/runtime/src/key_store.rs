@@ -1,8 +1,11 @@
 //! Evaluation keys at the server: found, checked, expanded.
 //!
-//! A key is a pair of halves for each digit and prime. The `b` half is as large as the file that holds it and is
-//! mapped into memory, so that it needs no copy and can be shared with other processes. The `a` half is grown from
-//! the seed in the file, once. Secrets are not needed and not read.
+//! A key is a pair of halves for each digit and prime: the `b` half stands in a file, the `a` half is grown from the seed
+//! in it. Secrets are not needed and not read.
+//!
+//! In memory keys are laid out as key products read them, by prime, then by tile of [`KEY_TILE`] words, then by digit and
+//! half. Key products read all digits and both halves together, and far more of keys than of anything else; memory
+//! delivers what lies together almost twice as fast as it does from many places in turn.
 
 use std::fs::File;
 use std::io;
@@ -24,6 +27,9 @@ use crate::progress::{Counter, Progress};
 
 /// Folder of the evaluation keys within a key folder.
 pub const FOLDER: &str = "evaluation";
+
+/// Words of a limb of a key that stand together; all of them in smaller rings.
+pub(crate) const KEY_TILE: usize = 512;
 
 /// Why keys could not be loaded or do not fit a program.
 #[derive(Debug, thiserror::Error)]
@@ -93,24 +99,51 @@ pub struct KeyStore {
     digest: Option<ParamsDigest>,
     n: usize,
     keys: Vec<StoredKey>,
-    /// The `a` halves of all keys.
-    expanded: Pages,
+    words: Pages,
 }
 
-/// A key, possibly cut from one for a higher level.
+/// Where a key stands in the store.
 #[derive(Debug)]
 struct StoredKey {
     request: KeyRequest,
+    digits: usize,
+    basis: Basis,
+    /// Position of the first word.
+    start: usize,
+}
+
+/// A limb of a key: tiles of [`KEY_TILE`] words, or one of all its words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyTiles<'a> {
+    /// From the first word to the last, with those of other limbs in between.
+    pub(crate) first: &'a [u32],
+    /// How far apart the beginnings of the tiles are.
+    pub(crate) stride: usize,
+    tile: usize,
+}
+
+impl<'a> KeyTiles<'a> {
+    /// The tiles in order.
+    fn tiles(self) -> impl Iterator<Item = &'a [u32]> {
+        self.first.chunks(self.stride).map(move |tiles| &tiles[..self.tile])
+    }
+
+    /// Number of words of the limb.
+    pub(crate) fn words(self) -> usize {
+        self.first.len().div_ceil(self.stride) * self.tile
+    }
+}
+
+/// A key as it was found, possibly one for a higher level than asked for.
+#[derive(Debug)]
+struct FoundKey {
+    request: KeyRequest,
     seed: Seed,
     source: Source,
-    /// Basis of the stored key.
-    stored: Basis,
-    /// Digit of the stored key for each digit of the request.
+    /// Basis of the key found.
+    held: Basis,
+    /// Digit of the key found for each digit of the request.
     digits: Vec<usize>,
-    /// Basis of the request.
-    basis: Basis,
-    /// Position of the first expanded word.
-    expanded: usize,
 }
 
 #[derive(Debug)]
@@ -119,29 +152,57 @@ enum Source {
     Owned(EvaluationKey),
 }
 
-impl StoredKey {
-    fn new(params: &Params, request: KeyRequest, held: KeyRequest, seed: Seed, source: Source) -> StoredKey {
+impl FoundKey {
+    fn new(params: &Params, request: KeyRequest, held: KeyRequest, seed: Seed, source: Source) -> FoundKey {
         // A digit of the request is a part of one of the key.
         let held_digits = held.digits(params);
         let position = |digit: Basis| held_digits.iter().position(|&whole| digit.is_subset(whole));
         let digits = request.digits(params).into_iter().filter_map(position).collect();
-        let (stored, basis) = (held.basis(params), request.basis(params));
-        StoredKey { request, seed, source, stored, digits, basis, expanded: 0 }
+        FoundKey { request, seed, source, held: held.basis(params), digits }
     }
 
-    /// The limb of the `b` half for a digit and a prime of the request.
+    /// The limb of the `b` half for a digit of the key found and a prime.
     fn b(&self, digit: usize, prime: PrimeIndex, n: usize) -> &[u32] {
         let words = match &self.source {
             Source::Mapped { map, words } => bytemuck::cast_slice(&map[words.clone()]),
             Source::Owned(key) => key.words(),
         };
-        let limb = self.digits[digit] * self.stored.len() + position(self.stored, prime);
+        let limb = digit * self.held.len() + position(self.held, prime);
         &words[limb * n..][..n]
+    }
+
+    /// Fills the part of the store for one prime.
+    fn fill(&self, params: &Params, prime: PrimeIndex, words: &mut [u32]) {
+        let n = params.n();
+        let mut a = vec![0; n];
+        for (digit, &held) in self.digits.iter().enumerate() {
+            uniform_limb(&self.seed, held, prime, params.modulus(prime), &mut a);
+            for (half, limb) in [(Half::B, self.b(held, prime, n)), (Half::A, &a)] {
+                let (offset, stride) = (place(digit, half, n), stride(self.digits.len(), n));
+                for (tiles, tile) in words.chunks_mut(stride).zip(limb.chunks(KEY_TILE)) {
+                    tiles[offset..][..tile.len()].copy_from_slice(tile);
+                }
+            }
+        }
     }
 }
 
+/// Where the tile of a digit and a half stands among those at the same place of other digits and halves.
+fn place(digit: usize, half: Half, n: usize) -> usize {
+    let half = match half {
+        Half::B => 0,
+        Half::A => 1,
+    };
+    (2 * digit + half) * KEY_TILE.min(n)
+}
+
+/// Words from one tile of a limb to the next, for a key with so many digits.
+fn stride(digits: usize, n: usize) -> usize {
+    2 * digits * KEY_TILE.min(n)
+}
+
 /// Finds the file for a request, or for the lowest level above it, and maps it.
-fn open(folder: &Path, params: &Params, request: KeyRequest) -> Result<StoredKey, KeyStoreError> {
+fn open(folder: &Path, params: &Params, request: KeyRequest) -> Result<FoundKey, KeyStoreError> {
     let levels = request.level.0..=params.max_level().0;
     let candidates = levels.map(|level| KeyRequest { kind: request.kind, level: Level(level) });
     for wanted in candidates {
@@ -167,7 +228,7 @@ fn open(folder: &Path, params: &Params, request: KeyRequest) -> Result<StoredKey
         }
         let start = key.words().as_ptr() as usize - map.as_ptr() as usize;
         let words = start..start + 4 * key.words().len();
-        return Ok(StoredKey::new(params, request, held, seed, Source::Mapped { map, words }));
+        return Ok(FoundKey::new(params, request, held, seed, Source::Mapped { map, words }));
     }
     Err(KeyStoreError::Missing { request, folder: folder.to_owned() })
 }
@@ -177,10 +238,10 @@ fn position(basis: Basis, prime: PrimeIndex) -> usize {
 }
 
 impl KeyStore {
-    /// Maps the keys of `manifest` from `keys/evaluation`, checks them completely, and grows their uniform halves
+    /// Reads the keys of `manifest` from `keys/evaluation`, checks them completely, and grows their uniform halves
     /// with `threads` threads (0: one for each core). A key for a higher level than asked for also serves.
     ///
-    /// The files must not be changed while the store lives.
+    /// The files must not be changed in the meantime.
     pub fn open(
         keys: &Path,
         params: &Params,
@@ -196,11 +257,11 @@ impl KeyStore {
             counter.step();
             Ok(key)
         };
-        let stored: Result<Vec<StoredKey>, KeyStoreError> = match &pool {
+        let found: Result<Vec<FoundKey>, KeyStoreError> = match &pool {
             Some(pool) => pool.install(|| manifest.par_iter().map(open).collect()),
             None => manifest.iter().map(open).collect(),
         };
-        KeyStore::expand(params, stored?, threads, progress)
+        KeyStore::fill(params, found?, threads, progress)
     }
 
     /// A store of keys in memory, made under `params`, for `manifest`.
@@ -211,7 +272,7 @@ impl KeyStore {
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<KeyStore, KeyStoreError> {
-        let mut stored = Vec::with_capacity(manifest.len());
+        let mut all = Vec::with_capacity(manifest.len());
         for &request in manifest {
             let serves = |key: &EvaluationKey| {
                 key.request().kind == request.kind && key.request().level >= request.level
@@ -221,41 +282,46 @@ impl KeyStore {
                 .ok_or_else(|| KeyStoreError::Missing { request, folder: "the keys in memory".into() })?;
             let key = keys.swap_remove(found);
             let (held, seed) = (key.request(), *key.seed());
-            stored.push(StoredKey::new(params, request, held, seed, Source::Owned(key)));
+            all.push(FoundKey::new(params, request, held, seed, Source::Owned(key)));
         }
-        KeyStore::expand(params, stored, threads, progress)
+        KeyStore::fill(params, all, threads, progress)
     }
 
-    fn expand(
+    fn fill(
         params: &Params,
-        mut keys: Vec<StoredKey>,
+        found: Vec<FoundKey>,
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<KeyStore, KeyStoreError> {
         let n = params.n();
-        let mut words = 0;
-        for key in &mut keys {
-            key.expanded = words;
-            words += key.digits.len() * key.basis.len() * n;
-        }
-        let mut expanded =
-            Pages::new(words).map_err(|_| KeyStoreError::OutOfMemory { bytes: 4 * words as u64 })?;
-        let limbs = keys.iter().flat_map(|key| {
-            let primes =
-                key.digits.iter().flat_map(|&digit| key.basis.iter().map(move |prime| (digit, prime)));
-            primes.map(move |(digit, prime)| (key, digit, prime))
-        });
-        let jobs: Vec<_> = limbs.zip(expanded.words_mut().chunks_exact_mut(n.max(1))).collect();
-        let counter = Counter::new(progress, "expanding keys", jobs.len());
-        let expand = |((key, digit, prime), out): ((&StoredKey, usize, PrimeIndex), &mut [u32])| {
-            uniform_limb(&key.seed, digit, prime, params.modulus(prime), out);
-            counter.step();
+        let mut total = 0;
+        let place = |key: &FoundKey| {
+            let (digits, basis, start) = (key.digits.len(), key.request.basis(params), total);
+            total += 2 * digits * basis.len() * n;
+            StoredKey { request: key.request, digits, basis, start }
         };
-        match preparation_pool(threads) {
-            Some(pool) => pool.install(|| jobs.into_par_iter().for_each(expand)),
-            None => jobs.into_iter().for_each(expand),
+        let keys: Vec<StoredKey> = found.iter().map(place).collect();
+        let mut words =
+            Pages::new(total).map_err(|_| KeyStoreError::OutOfMemory { bytes: 4 * total as u64 })?;
+        let limbs = keys.iter().map(|key| 2 * key.digits * key.basis.len()).sum();
+        let (counter, pool) = (Counter::new(progress, "expanding keys", limbs), preparation_pool(threads));
+        let mut rest = words.words_mut();
+        // One key after the other, so that what was found of it is given back before the next takes its place.
+        for (key, found) in keys.iter().zip(found) {
+            let (own, others) = rest.split_at_mut(2 * key.digits * key.basis.len() * n);
+            rest = others;
+            let primes: Vec<PrimeIndex> = key.basis.iter().collect();
+            let jobs = primes.into_iter().zip(own.chunks_exact_mut((2 * key.digits * n).max(1)));
+            let fill = |(prime, words): (PrimeIndex, &mut [u32])| {
+                found.fill(params, prime, words);
+                (0..2 * key.digits).for_each(|_| counter.step());
+            };
+            match &pool {
+                Some(pool) => pool.install(|| jobs.collect::<Vec<_>>().into_par_iter().for_each(fill)),
+                None => jobs.for_each(fill),
+            }
         }
-        Ok(KeyStore { digest: Some(params.digest()), n, keys, expanded })
+        Ok(KeyStore { digest: Some(params.digest()), n, keys, words })
     }
 
     /// Checks that these are the keys of a manifest, made under `params`.
@@ -278,21 +344,23 @@ impl KeyStore {
 
     /// A limb of a key: `digit` and `prime` are those of the manifest's entry. Evaluation domain, Montgomery form.
     /// Panics if there is no such limb.
-    pub fn limb(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> &[u32] {
+    pub fn limb(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> Vec<u32> {
+        self.tiles(key, digit, half, prime).tiles().flatten().copied().collect()
+    }
+
+    /// The same limb where it stands.
+    pub(crate) fn tiles(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> KeyTiles<'_> {
         let stored = &self.keys[key];
-        match half {
-            Half::B => stored.b(digit, prime, self.n),
-            Half::A => {
-                assert!(digit < stored.digits.len(), "digit {digit} of a key of {}", stored.digits.len());
-                let limb = digit * stored.basis.len() + position(stored.basis, prime);
-                &self.expanded.words()[stored.expanded + limb * self.n..][..self.n]
-            }
-        }
+        assert!(digit < stored.digits, "digit {digit} of a key of {}", stored.digits);
+        let (tile, stride) = (KEY_TILE.min(self.n), stride(stored.digits, self.n));
+        let first = stored.start + position(stored.basis, prime) * 2 * stored.digits * self.n;
+        let first = &self.words.words()[first + place(digit, half, self.n)..];
+        KeyTiles { first: &first[..(self.n / tile - 1) * stride + tile], stride, tile }
     }
 
     /// Bytes of both halves of all keys.
     pub fn bytes(&self) -> u64 {
-        let words = |key: &StoredKey| 2 * (key.digits.len() * key.basis.len() * self.n) as u64;
+        let words = |key: &StoredKey| 2 * (key.digits * key.basis.len() * self.n) as u64;
         4 * self.keys.iter().map(words).sum::<u64>()
     }
 }

@@ -25,7 +25,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::{Plaintexts, Pool};
+use crate::memory::{Pages, Plaintexts, Pool};
 use crate::profile::UsageTable;
 use prepare::{PreparedRun, Preparer, ScratchWords};
 use program::TileScratch;
@@ -104,12 +104,15 @@ impl Device for CpuDevice {
             Pool::new(limbs, params.n()).map_err(|_| out_of_memory(self.isa, self.threads(), bytes))?;
         let mut preparer = Preparer::new(params, self.threads());
         self.runs = runs.iter().map(|run| preparer.prepare(run, stages)).collect();
+        let threads = self.threads();
         let scratch = self.runs.iter().map(|run| run.scratch);
         let scratch = scratch.fold(ScratchWords::default(), ScratchWords::max);
+        let bytes = 4 * (scratch.tiles + scratch.converted) as u64;
+        let out_of_memory = |_| out_of_memory(self.isa, threads, bytes);
         for own in &mut self.scratch {
             *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch {
-                tiles: TileScratch::new(scratch.tiles),
-                converted: vec![0; scratch.converted],
+                tiles: TileScratch::new(scratch.tiles).map_err(out_of_memory)?,
+                converted: Pages::new(scratch.converted).map_err(out_of_memory)?,
                 used: UsageTable::new(stages),
             };
         }

@@ -169,7 +169,7 @@ impl<'a> Preparer<'a> {
         let of_block = |block: &Block| {
             let in_place = |load: usize| block.loads[load] == block.stores[home];
             let apart = |load: usize| {
-                self.kind(function, block.loads[load]) != LoadKind::Compact
+                self.kind(function, block.loads[load]) == LoadKind::Limb
                     && !block.stores.contains(&block.loads[load])
             };
             let prologue = match plain_load(transform) {

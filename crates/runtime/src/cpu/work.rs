@@ -13,7 +13,7 @@ use super::kernels::{self, BaseConverter};
 use super::program::{BoundBlock, Loaded, TILE, TileProgram, TileScratch};
 use crate::device::Bindings;
 use crate::key_store::KeyStore;
-use crate::memory::{Plaintexts, Pool};
+use crate::memory::{Pages, Plaintexts, Pool};
 use crate::profile::UsageTable;
 
 /// What a task computes.
@@ -61,7 +61,7 @@ pub(super) struct Limb {
 pub(super) enum Prologue {
     /// They are where they are transformed.
     InPlace,
-    /// The limb of this load as it is, which is neither compact nor stored over.
+    /// The limb of this load as it is, one of the pool that is not stored over.
     Load(usize),
     /// A program whose results are the stores up to the home of the transform.
     Program(Arc<TileProgram>),
@@ -82,7 +82,7 @@ pub(super) struct Memory<'a> {
 pub(super) struct Scratch {
     pub(super) tiles: TileScratch,
     /// A tile of each target of a conversion.
-    pub(super) converted: Vec<u32>,
+    pub(super) converted: Pages,
     pub(super) used: UsageTable,
 }
 
@@ -150,9 +150,9 @@ impl<'a> Memory<'a> {
                 }
             }
             Operand::Key { key, digit, half, prime } => {
-                let words = self.keys.limb(key as usize, usize::from(digit), half, prime);
-                assert_eq!(words.len(), self.params.n(), "a limb of a key has N words");
-                Loaded::Limb(words.as_ptr())
+                let tiles = self.keys.tiles(key as usize, usize::from(digit), half, prime);
+                assert_eq!(tiles.words(), self.params.n(), "a limb of a key has N words");
+                Loaded::Tiled(tiles.first.as_ptr(), tiles.stride)
             }
         }
     }
@@ -211,7 +211,10 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                 Prologue::InPlace => {}
                 Prologue::Load(load) => {
                     // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
-                    words.copy_from_slice(unsafe { bound.loads[*load].words(start, words.len()) });
+                    let source = unsafe { bound.loads[*load].words(start, words.len()) };
+                    // The next stretch, while this one is transformed.
+                    kernels::fetch(isa, words.len(), &[source.as_ptr().wrapping_add(words.len())]);
+                    kernels::copy(isa, memory.params.modulus(limb.prime), words, source);
                 }
                 Prologue::Program(program) => {
                     // Only through this borrow is the home used now.
@@ -243,7 +246,7 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
             let tile = TILE.min(n);
             for start in (0..n).step_by(tile) {
                 let tiles: Vec<&[u32]> = sources.iter().map(|source| &source[start..][..tile]).collect();
-                let converted = &mut scratch.converted[..tile * targets.len()];
+                let converted = &mut scratch.converted.words_mut()[..tile * targets.len()];
                 let mut outs: Vec<&mut [u32]> = converted.chunks_exact_mut(tile).collect();
                 kernels::base_convert(isa, converter, &tiles, &mut outs);
                 for ((bound, (_, program)), words) in bound.iter().zip(targets).zip(outs) {

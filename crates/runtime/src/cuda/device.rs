@@ -275,7 +275,7 @@ impl Device for CudaDevice {
         let start = self.allocate(Purpose::Keys, self.keys.len() as u64 * self.limb_bytes)?;
         for (index, key) in self.keys.iter().enumerate() {
             let place = start.offset(index as u64 * self.limb_bytes);
-            self.gpu.write(place, bytemuck::cast_slice(limb(key)))?;
+            self.gpu.write(place, bytemuck::cast_slice(&limb(key)))?;
         }
         self.places.keys = start;
         Ok(())

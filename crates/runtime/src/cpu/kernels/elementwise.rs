@@ -42,6 +42,11 @@ macro_rules! elementwise {
 }
 
 elementwise! {
+    /// `out = a`. For a few kilobytes in cache this is several times faster than what the standard library does.
+    copy(a) = |_m| a
+}
+
+elementwise! {
     /// `out = a + b mod q`.
     add(a, b) = |m| m.add(a, b)
 }

@@ -12,7 +12,7 @@ mod tests;
 
 pub use base_convert::{BaseConverter, base_convert};
 pub use dot::{RUN_ALIGN, Runs, Term, dot, dot_pair, fetch};
-pub use elementwise::{add, add_scalar, mont_mul, mul, mul_scalar, neg, sub};
+pub use elementwise::{add, add_scalar, copy, mont_mul, mul, mul_scalar, neg, sub};
 
 /// Words of the widest vector; what is left over by it is done word by word.
 const MOST_LANES: usize = 16;

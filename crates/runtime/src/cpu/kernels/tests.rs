@@ -60,6 +60,7 @@ fn agrees(
 
 #[test]
 fn elementwise_kernels_agree_with_single_words() {
+    agrees(|isa, q, out, a, _, _| copy(isa, q, out, a), |_, a, _, _| a);
     agrees(|isa, q, out, a, b, _| add(isa, q, out, a, b), |q, a, b, _| q.add(a, b));
     agrees(|isa, q, out, a, b, _| sub(isa, q, out, a, b), |q, a, b, _| q.sub(a, b));
     agrees(|isa, q, out, a, _, _| neg(isa, q, out, a), |q, a, _, _| q.neg(a));

@@ -36,14 +36,14 @@ impl TileProgram {
     /// Compiles a program.
     pub(in super::super) fn compile(compilation: &Compilation<'_>) -> TileProgram {
         let (views, values) = compilation.values();
-        let steps = compilation.steps(&values);
+        let steps = compilation.steps(&values, &views);
         let mut emission = Emission::new(compilation, &views, &steps);
         for (at, step) in steps.iter().enumerate() {
             emission.step(at, step);
         }
         emission.stores();
         let Emission { mut operations, scratch, .. } = emission;
-        let fetches = fetches(&mut operations, compilation.loads);
+        let fetches = fetches(&mut operations, compilation);
         TileProgram { operations, views, fetches, scratch: scratch.count.into() }
     }
 
@@ -63,7 +63,8 @@ impl Compilation<'_> {
         &self.instructions[usize::from(register)]
     }
 
-    /// The views, and the registers in all views in which the results need them, in the order of the program.
+    /// The views, and the registers in all views in which the results need them: loads, then the others in the order of the
+    /// program.
     fn values(&self) -> (Vec<View>, Vec<Value>) {
         let mut views: Vec<View> = Vec::new();
         let mut needed: Vec<Vec<ViewId>> = vec![Vec::new(); self.instructions.len()];
@@ -88,9 +89,12 @@ impl Compilation<'_> {
             }
         }
         let values = needed.iter().enumerate();
-        let values =
-            values.flat_map(|(index, views)| views.iter().map(move |&view| (index as Register, view)));
-        (views, values.collect())
+        let mut values: Vec<Value> = values
+            .flat_map(|(index, views)| views.iter().map(move |&view| (index as Register, view)))
+            .collect();
+        // Loads are there from the beginning.
+        values.sort_by_key(|&(register, _)| !matches!(self.instruction(register), Instruction::Load(_)));
+        (views, values)
     }
 
     /// The load of a register that is a compact plaintext.
@@ -112,43 +116,67 @@ impl Compilation<'_> {
         if self.compact(b).is_none() && self.compact(a).is_some() { (b, a) } else { (a, b) }
     }
 
-    /// What is computed together, in order. A dot product is joined by a later one that has a factor of each term in common
-    /// with it, if that can be computed as early; one with factors from memory in common is preferred.
-    fn steps(&self, values: &[Value]) -> Vec<Step> {
-        let place: HashMap<Value, usize> =
+    /// What is computed together, in order. Two dot products that have a factor of each term in common become one pass, if one
+    /// can wait for the other or be computed as early; factors from memory in common are preferred.
+    fn steps(&self, values: &[Value], views: &[View]) -> Vec<Step> {
+        // Where values are computed, and where they are read first; both change as pairs are made.
+        let mut place: HashMap<Value, usize> =
             values.iter().enumerate().map(|(at, &value)| (value, at)).collect();
+        let mut first_use: HashMap<Value, usize> = HashMap::new();
+        for (at, &value) in values.iter().enumerate().rev() {
+            self.for_operands(value, views, |operand| _ = first_use.insert(operand, at));
+        }
         let mut joined = vec![false; values.len()];
-        let mut steps = Vec::new();
+        let mut pairs: HashMap<usize, Step> = HashMap::new();
         for (at, &value) in values.iter().enumerate() {
-            if std::mem::replace(&mut joined[at], true) {
-                continue;
-            }
-            let Instruction::Dot(pairs) = self.instruction(value.0) else {
-                steps.push(Step::One(value));
-                continue;
-            };
-            let mut best = None;
+            let Instruction::Dot(terms) = self.instruction(value.0) else { continue };
+            let mut best: Option<(usize, usize, Vec<_>)> = None;
             for (later, &other) in values.iter().enumerate().skip(at + 1) {
                 let Instruction::Dot(others) = self.instruction(other.0) else { continue };
-                let ready = |register: &Register| place[&(*register, other.1)] < at;
-                if joined[later] || other.1 != value.1 || !others.iter().all(|(a, b)| ready(a) && ready(b)) {
+                if joined[at] || joined[later] || other.1 != value.1 {
                     continue;
                 }
-                let Some(terms) = self.common(pairs, others) else { continue };
+                let waits = first_use.get(&value).is_none_or(|&first| first > later);
+                let ready = |register: &Register| place[&(*register, other.1)] < at;
+                if !waits && !others.iter().all(|(a, b)| ready(a) && ready(b)) {
+                    continue;
+                }
+                let Some(terms) = self.common(terms, others) else { continue };
                 let stored = terms.iter().filter(|&&(_, common)| self.stored(common)).count();
                 if best.as_ref().is_none_or(|&(_, most, _)| stored > most) {
                     best = Some((later, stored, terms));
                 }
             }
-            match best {
-                Some((later, _, terms)) => {
-                    joined[later] = true;
-                    steps.push(Step::Pair([value, values[later]], terms));
-                }
-                None => steps.push(Step::One(value)),
-            }
+            let Some((later, _, terms)) = best else { continue };
+            let other = values[later];
+            (joined[at], joined[later]) = (true, true);
+            let waits = first_use.get(&value).is_none_or(|&first| first > later);
+            let together = if waits { later } else { at };
+            place.extend([(value, together), (other, together)]);
+            self.for_operands(other, views, |operand| {
+                let first = first_use.entry(operand).or_insert(together);
+                *first = together.min(*first);
+            });
+            pairs.insert(together, Step::Pair([value, other], terms));
         }
-        steps
+        let step = |(at, &value)| match pairs.remove(&at) {
+            Some(pair) => Some(pair),
+            None => (!joined[at]).then_some(Step::One(value)),
+        };
+        values.iter().enumerate().filter_map(step).collect()
+    }
+
+    /// Calls `visit` with every value that the computation of one reads.
+    fn for_operands(&self, (register, view): Value, views: &[View], mut visit: impl FnMut(Value)) {
+        let instruction = self.instruction(register);
+        let inner = match *instruction {
+            Instruction::Permute(_, galois) => {
+                let inner = views.iter().position(|&known| known == View { of: view, galois });
+                inner.expect("the view of a needed value is known") as ViewId + 1
+            }
+            _ => view,
+        };
+        instruction.for_registers(|register| visit((register, inner)));
     }
 
     /// The terms of two dot products, matched so that each two have a factor in common; `None` if there is no such match, or
@@ -417,37 +445,59 @@ impl<'a> Emission<'a> {
     }
 }
 
-/// Lets each operation fetch what one soon after it needs, as far as the processor would not do so by itself: it follows
-/// neither many streams nor tiles out of order.
-fn fetches(operations: &mut [Operation], loads: &[LoadKind]) -> Vec<Fetch> {
+/// Lets each operation fetch what is needed soon after it, as far as the processor would not do so by itself: it follows
+/// neither many streams nor tiles out of order, and begins anew with every page of memory.
+fn fetches(operations: &mut [Operation], compilation: &Compilation<'_>) -> Vec<Fetch> {
     let mut needed: Vec<(u16, ViewId)> = Vec::new();
     // Where the needs of each operation end.
     let mut ends = Vec::with_capacity(operations.len());
+    let mut later: Vec<Vec<Source>> = Vec::with_capacity(operations.len());
+    let mut seen: HashSet<Source> = HashSet::new();
     for operation in &*operations {
-        let mut need = |source: &Source, view: ViewId| {
-            if let Source::Load(load) = *source
-                && (view != 0 || loads[usize::from(load)] == LoadKind::Stored)
-                && !needed.contains(&(load, view))
-            {
+        let mut own = Vec::new();
+        operation.action.for_sources(operation.view, &mut |source, view| {
+            let Source::Load(load) = *source else { return };
+            if view == 0 && compilation.loads[usize::from(load)] == LoadKind::Limb {
+                own.extend(seen.insert(*source).then_some(*source));
+            } else if !needed.contains(&(load, view)) {
                 needed.push((load, view));
             }
-        };
-        operation.action.for_sources(operation.view, &mut need);
+        });
+        operation.for_targets(|target| {
+            // What was transformed is in cache.
+            if let Target::Store(store) = target
+                && !compilation.overwrites[usize::from(store)].contains(&Source::Input)
+            {
+                own.push(Source::Store(store));
+            }
+        });
         ends.push(needed.len());
+        later.push(own);
     }
     let ahead = TILES_AHEAD.min(needed.len());
     let mut fetches = Vec::new();
     let mut start = 0;
-    for (operation, end) in operations.iter_mut().zip(ends) {
+    for ((operation, end), later) in operations.iter_mut().zip(ends).zip(later) {
         let first = fetches.len();
         fetches.extend((start + ahead..end + ahead).map(|at| {
             let (load, view) = needed[at % needed.len()];
-            Fetch { load, view, next: at >= needed.len() }
+            Fetch::Load { load, view, next: at >= needed.len() }
         }));
+        fetches.extend(later.into_iter().map(Fetch::Later));
         operation.fetches = first..fetches.len();
         start = end;
     }
     fetches
+}
+
+impl Operation {
+    /// Calls `visit` with every target.
+    fn for_targets(&self, mut visit: impl FnMut(Target)) {
+        visit(self.target);
+        if let Action::DotPair(other, _) = self.action {
+            visit(other);
+        }
+    }
 }
 
 impl Action {

@@ -13,17 +13,21 @@
 mod compile;
 mod order;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
 use super::kernels::RUN_ALIGN;
+use crate::key_store::KEY_TILE;
 
 pub(super) use compile::Compilation;
 pub(super) use order::tile_order;
 pub(super) use run::{BoundBlock, Loaded, TileScratch};
 
-/// Words of a tile: 2 KiB, so that a handful of registers leaves room in L1 for what is read and written.
-pub(super) const TILE: usize = 512;
+/// Words of a tile: 2 KiB, so that a handful of registers leaves room in L1 for what is read and written. Keys are laid out
+/// by such tiles.
+pub(super) const TILE: usize = KEY_TILE;
 const _: () = assert!(TILE.is_multiple_of(RUN_ALIGN));
 
 /// A program as operations on tiles.
@@ -121,11 +125,11 @@ enum Factor {
     Runs(u16),
 }
 
-/// A tile of a load that an operation fetches into cache for one of the next.
+/// A tile that an operation fetches into cache for one of the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fetch {
-    load: u16,
-    view: ViewId,
-    /// It is needed for the next tile.
-    next: bool,
+enum Fetch {
+    /// Of a load in a view, for this tile of the results or for the next.
+    Load { load: u16, view: ViewId, next: bool },
+    /// Of a load or store, for a tile of the results that comes later.
+    Later(Source),
 }

@@ -1,5 +1,6 @@
 //! Executing operations tile by tile.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,29 +10,41 @@ use cerium_ckks::modulus::{Modulus, Shoup};
 
 use super::{Action, Factor, Fetch, Operation, Source, TILE, Target, TileProgram, ViewId};
 use crate::cpu::kernels::{self, Runs, Term};
+use crate::memory::Pages;
 
 /// Terms and fetches of an operation that need no allocation.
 const FEW: usize = 16;
+
+/// Words by which a program that visits tiles in order fetches ahead, if it is not run on less.
+const STRETCH_AHEAD: usize = 2 * TILE;
 
 /// A loaded limb.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Loaded {
     /// N words, valid for reading while the block runs, except for tiles that it has stored over.
     Limb(*const u32),
+    /// The first tile of N words, and how far apart the beginnings of its tiles of [`TILE`] words are.
+    Tiled(*const u32, usize),
     /// The compact words, and the base-2 logarithm of the run that each stands for.
     Compact(*const u32, usize, u32),
 }
 
 impl Loaded {
-    /// The `len` words from `start` on of a full limb.
+    /// The `len` words from `start` on of a full limb; within one tile if it is laid out by tiles.
     ///
     /// # Safety
     /// They are valid for reading, and nobody writes them while the slice lives.
     pub(in super::super) unsafe fn words<'a>(self, start: usize, len: usize) -> &'a [u32] {
+        // SAFETY: passed on from the caller.
+        unsafe { std::slice::from_raw_parts(self.address(start), len) }
+    }
+
+    /// Where the word at `start` is, be it within the limb or not.
+    fn address(self, start: usize) -> *const u32 {
         match self {
-            // SAFETY: passed on from the caller.
-            Loaded::Limb(words) => unsafe { std::slice::from_raw_parts(words.add(start), len) },
-            Loaded::Compact(..) => unreachable!("a compact plaintext where a full limb was expected"),
+            Loaded::Limb(words) => words.wrapping_add(start),
+            Loaded::Tiled(words, stride) => words.wrapping_add(start / TILE * stride + start % TILE),
+            Loaded::Compact(words, _, log_run) => words.wrapping_add(start >> log_run),
         }
     }
 }
@@ -52,15 +65,16 @@ pub(in super::super) struct BoundBlock<'a> {
 /// What executing programs needs besides their blocks; kept from one to the next.
 #[derive(Debug, Default)]
 pub(in super::super) struct TileScratch {
-    words: Vec<u32>,
+    /// Aligned as vectors are: one that lies across two cache lines costs twice.
+    words: Pages,
     /// Where the tile of each view begins, and where the next one will.
     starts: Vec<[usize; 2]>,
 }
 
 impl TileScratch {
     /// For programs that need up to `words` words.
-    pub(in super::super) fn new(words: usize) -> TileScratch {
-        TileScratch { words: vec![0; words], starts: Vec::new() }
+    pub(in super::super) fn new(words: usize) -> io::Result<TileScratch> {
+        Ok(TileScratch { words: Pages::new(words)?, starts: Vec::new() })
     }
 }
 
@@ -80,8 +94,10 @@ impl TileProgram {
         order: Option<&[u32]>,
         scratch: &mut TileScratch,
     ) {
+        // Stretches of a limb are run as a transform goes on: what the next one needs is fetched in the meantime.
+        let ahead = range.len().min(STRETCH_AHEAD);
         let TileScratch { words, starts } = scratch;
-        let words = words[..self.scratch_words()].as_mut_ptr();
+        let words = words.words_mut()[..self.scratch_words()].as_mut_ptr();
         let len = TILE.min(range.len());
         let tiles = range.len() / len;
         assert!(order.is_none_or(|order| order.len() == tiles), "an order has all tiles");
@@ -92,8 +108,9 @@ impl TileProgram {
         for tile in 0..tiles {
             starts.iter_mut().for_each(|[now, next]| *now = *next);
             self.look_ahead(block, starts, start((tile + 1).min(tiles - 1)), len);
+            let later = if order.is_some() { starts[0][1] } else { starts[0][0] + ahead };
             for operation in &self.operations {
-                let tiles = Tiles { block, scratch: words, starts, len };
+                let tiles = Tiles { block, scratch: words, starts, later, len };
                 // SAFETY: passed on from the caller; `compile` never lets an operation write a tile that it reads.
                 unsafe { tiles.apply(operation, &self.fetches[operation.fetches.clone()]) }
             }
@@ -115,6 +132,8 @@ struct Tiles<'a> {
     block: &'a BoundBlock<'a>,
     scratch: *mut u32,
     starts: &'a [[usize; 2]],
+    /// Where the tile of the results begins that is fetched now for later.
+    later: usize,
     len: usize,
 }
 
@@ -161,7 +180,7 @@ impl Tiles<'_> {
                 // SAFETY: as for the other sources.
                 automorphism.permute(isa, out, self.start(view), unsafe { self.read(*from, *inner) });
             }
-            Action::Copy(a) => out.copy_from_slice(at(a)),
+            Action::Copy(a) => kernels::copy(isa, q, out, at(a)),
             Action::Add(a, b) => kernels::add(isa, q, out, at(a), at(b)),
             Action::Sub(a, b) => kernels::sub(isa, q, out, at(a), at(b)),
             Action::Neg(a) => kernels::neg(isa, q, out, at(a)),
@@ -238,10 +257,16 @@ impl Tiles<'_> {
 
     /// Where the tile is that a fetch asks for.
     fn address(&self, fetch: &Fetch) -> *const u32 {
-        let start = self.starts[usize::from(fetch.view)][usize::from(fetch.next)];
-        match self.block.loads[usize::from(fetch.load)] {
-            Loaded::Limb(words) => words.wrapping_add(start),
-            Loaded::Compact(words, _, log_run) => words.wrapping_add(start >> log_run),
+        let load = |load: u16, start: usize| self.block.loads[usize::from(load)].address(start);
+        match *fetch {
+            Fetch::Load { load: index, view, next } => {
+                load(index, self.starts[usize::from(view)][usize::from(next)])
+            }
+            Fetch::Later(Source::Load(index)) => load(index, self.later),
+            Fetch::Later(Source::Store(store)) => {
+                self.block.stores[usize::from(store)].wrapping_add(self.later).cast_const()
+            }
+            Fetch::Later(Source::Input | Source::Scratch(_)) => std::ptr::null(),
         }
     }
 }

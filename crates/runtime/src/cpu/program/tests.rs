@@ -1,0 +1,107 @@
+//! What programs are compiled to; that they compute the right words is shown by random programs in `tests`.
+
+use cerium_artifact::kernel::Instruction::{self, Add, Dot, Load, MulScalar, Permute, Sub};
+
+use super::compile::Compilation;
+use super::{Action, Fetch, LoadKind, Operation, Source, Target, TileProgram};
+
+fn compile(
+    instructions: &[Instruction],
+    results: &[u16],
+    loads: &[LoadKind],
+    overwrites: &[Vec<Source>],
+) -> TileProgram {
+    TileProgram::compile(&Compilation { instructions, results, loads, overwrites })
+}
+
+/// Terms of the sums, negative for two at once.
+fn sums(program: &TileProgram) -> Vec<isize> {
+    let sum = |operation: &Operation| match &operation.action {
+        Action::Dot(terms) => Some(terms.len() as isize),
+        Action::DotPair(_, terms) => Some(-(terms.len() as isize)),
+        _ => None,
+    };
+    program.operations.iter().filter_map(sum).collect()
+}
+
+#[test]
+fn both_halves_of_a_rotation_read_digits_once() {
+    use LoadKind::{Limb, Stored};
+    // Two digits (loads 0, 1); the keys of the halves are loaded when they are needed; c0 is added to one half.
+    let instructions = [
+        Load(0),
+        Load(1),
+        Load(2),
+        Load(3),
+        Dot(vec![(0, 2), (1, 3)]),
+        Load(6),
+        Add(4, 5),
+        Permute(6, 0),
+        Load(4),
+        Load(5),
+        Dot(vec![(8, 0), (9, 1)]),
+        Permute(10, 0),
+    ];
+    let loads = [Limb, Limb, Stored, Stored, Stored, Stored, Limb];
+    let program = compile(&instructions, &[7, 11], &loads, &[vec![], vec![]]);
+    assert_eq!(sums(&program), [-2]);
+    assert_eq!(program.views.len(), 1);
+    // Keys and what is read through the automorphism are asked for once a tile.
+    let fetched = |load: u16| {
+        let of_load = |fetch: &&Fetch| matches!(fetch, Fetch::Load { load: own, view: 1, .. } if *own == load);
+        program.fetches.iter().filter(of_load).count()
+    };
+    assert_eq!((0..7).map(fetched).collect::<Vec<_>>(), [1; 7]);
+}
+
+#[test]
+fn plaintexts_are_read_once_for_both_halves() {
+    use LoadKind::{Compact, Limb};
+    // b1 p1 + b2 p2, then the same of b1' and b2', which is a pair with the first; and a sum that waits for its factor.
+    let dots = |late: bool| {
+        vec![
+            Load(0),
+            Load(1),
+            Load(2),
+            Load(3),
+            Load(4),
+            Load(5),
+            Dot(vec![(0, 4), (1, 5)]),
+            if late { MulScalar(6, 0) } else { MulScalar(2, 0) },
+            Dot(vec![(7, 4), (3, 5)]),
+        ]
+    };
+    let loads = [Limb, Limb, Limb, Limb, Compact, Compact];
+    let overwrites = [vec![], vec![]];
+    assert_eq!(sums(&compile(&dots(false), &[6, 8], &loads, &overwrites)), [-2]);
+    // The second sum depends on the first.
+    assert_eq!(sums(&compile(&dots(true), &[6, 8], &loads, &overwrites)), [2, 2]);
+    // A compact plaintext as the factor that differs would have to be unfolded.
+    let loads = [Compact, Limb, Limb, Limb, Limb, Limb];
+    assert_eq!(sums(&compile(&dots(false), &[6, 8], &loads, &overwrites)), [2, 2]);
+}
+
+#[test]
+fn results_wait_for_what_they_overwrite() {
+    let instructions = [Load(0), Load(1), Add(0, 1), Sub(0, 2)];
+    let targets = |overwrites: &[Vec<Source>]| -> Vec<bool> {
+        let program = compile(&instructions, &[2, 3], &[LoadKind::Limb; 2], overwrites);
+        program.operations.iter().map(|operation| matches!(operation.target, Target::Store(_))).collect()
+    };
+    assert_eq!(targets(&[vec![], vec![]]), [true, true]);
+    // Load 1 is read by the first operation, and may be stored over by the second; load 0 is read by both.
+    assert_eq!(targets(&[vec![], vec![Source::Load(1)]]), [true, true]);
+    assert_eq!(targets(&[vec![Source::Load(0)], vec![]]), [false, true, true]);
+    assert_eq!(targets(&[vec![], vec![Source::Load(0)]]), [true, false, true]);
+}
+
+#[test]
+fn a_limb_that_stays_where_it_is_costs_nothing() {
+    let keep = compile(&[Load(0)], &[0], &[LoadKind::Limb], &[vec![Source::Load(0)]]);
+    assert!(keep.operations.is_empty());
+    // Two that change places are saved first.
+    let swap = [vec![Source::Load(1)], vec![Source::Load(0)]];
+    let swap = compile(&[Load(0), Load(1)], &[0, 1], &[LoadKind::Limb; 2], &swap);
+    let scratch = swap.operations.iter().map(|operation| matches!(operation.target, Target::Scratch(_)));
+    assert_eq!(scratch.collect::<Vec<_>>(), [true, true, false, false]);
+}
