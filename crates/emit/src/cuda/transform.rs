@@ -39,6 +39,9 @@ const TRANSFORM: &str = include_str!("device/transform.cuh");
 /// Registers of a multiprocessor, on every device that is served.
 const ALL_REGISTERS: u32 = 65_536;
 
+/// Loads and stores of the longest program beside which a transform keeps to a number of registers.
+const MOST_ACCESSES: usize = 12;
+
 /// The launches of a forward transform.
 pub(super) fn forward(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
     emit(emitter, function, transform, false)
@@ -234,18 +237,19 @@ impl<'a> Kernel<'a> {
         let phase = &self.phase;
         let (log_n, made, threads) = (self.log_n, made_stages(self.log_n), phase.threads());
         let mut text = TRANSFORM.to_string();
-        let mut registers = 64;
+        let mut registers = Some(64);
         for (name, code) in [("prologue", &self.prologue), ("epilogue", &self.epilogue)] {
             if let Some(code) = code {
                 let _ = write!(text, "\n{}", code.function(name, &self.shape, log_n));
-                registers = registers.max(registers_of(code));
+                registers = registers.zip(registers_of(code)).map(|(all, own)| all.max(own));
             }
         }
-        let blocks = (ALL_REGISTERS / registers / threads).clamp(1, 32);
+        let blocks = registers.map(|registers| (ALL_REGISTERS / registers / threads).clamp(1, 32));
+        let bounds = blocks.map_or_else(|| threads.to_string(), |blocks| format!("{threads}, {blocks}"));
         let _ = write!(
             text,
             "
-extern \"C\" __global__ void __launch_bounds__({threads}, {blocks})
+extern \"C\" __global__ void __launch_bounds__({bounds})
 {ENTRY}(const u64* pointers, const u32* constants, const u32* tables) {{
     typedef Tile<{log_n}, {}, {}, {}> T;
     alignas(16) __shared__ u32 shared[T::WORDS];
@@ -311,11 +315,13 @@ fn words(code: &Code) -> u32 {
     }
 }
 
-/// Registers of a thread that a kernel with this program may have; without programs, 64 are enough.
-fn registers_of(code: &Code) -> u32 {
+/// Registers of a thread that a kernel with this program may have; without programs, 64 are enough. Of programs that load much
+/// the assembler would move too many loads ahead and spill registers, if it were told of a number: none is given.
+fn registers_of(code: &Code) -> Option<u32> {
     match code.live() {
-        0..=6 => 64,
-        7..=12 => 80,
-        _ => 128,
+        _ if code.accesses() > MOST_ACCESSES => None,
+        0..=6 => Some(64),
+        7..=12 => Some(80),
+        _ => Some(128),
     }
 }
