@@ -21,7 +21,7 @@ pub use cost::Cost;
 pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
-pub use recipe::Recipe;
+pub use recipe::{MatrixBlock, Recipe};
 pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
 
 /// A compiled program: everything that client and server need but keys and data.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{GatherId, NO_ELEMENT, Tensor, TensorId};
 
-/// How the slots of a plaintext are made. Slots are complex; those of weights are real.
+/// How the slots of a plaintext are made. Slots are complex.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Recipe {
     /// Raw weights: `slot[i] = factor * tensors[tensor].values[gathers[gather][i % period]]`, zero where the entry is
@@ -16,6 +16,25 @@ pub enum Recipe {
         tensor: TensorId,
         /// Which element goes to which slot.
         gather: GatherId,
+        /// Constant factor; finite.
+        factor: f64,
+    },
+    /// A generalized diagonal of a rectangle of a matrix of raw weights: with `p` the period of the rectangle and
+    /// `j = (i + offset) % p`,
+    ///
+    /// ```text
+    /// slot[i] = factor * values[first + i * strides[0] + j * strides[1]]  * (1 if i + offset < p, -i otherwise)
+    /// ```
+    ///
+    /// and zero where `i` or `j` is outside the rectangle. What wraps around is an imaginary weight: applied to
+    /// `x + i x'`, the real part of the product takes it from `x'`, the slots one period before.
+    Diagonal {
+        /// The tensor it reads.
+        tensor: TensorId,
+        /// The rectangle.
+        block: MatrixBlock,
+        /// Which diagonal; below the period.
+        offset: u32,
         /// Constant factor; finite.
         factor: f64,
     },
@@ -38,6 +57,42 @@ pub enum Recipe {
     },
 }
 
+/// A rectangle of a matrix that lies in a tensor: element `(i, j)` is `values[first + i * strides[0] + j * strides[1]]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MatrixBlock {
+    /// Index of the first element.
+    pub first: u32,
+    /// Distances of neighbouring rows and of neighbouring columns.
+    pub strides: [u32; 2],
+    /// Rows and columns, each of at least 1 and at most the period.
+    pub extents: [u32; 2],
+    /// Base-2 logarithm of the period of the slots.
+    pub log_period: u32,
+}
+
+impl MatrixBlock {
+    /// The period of the slots.
+    pub fn period(&self) -> u32 {
+        1 << self.log_period
+    }
+
+    /// The largest index that is read.
+    pub fn last(&self) -> u64 {
+        let far = |axis: usize| u64::from(self.extents[axis] - 1) * u64::from(self.strides[axis]);
+        u64::from(self.first) + far(0) + far(1)
+    }
+
+    /// The index of the weight in slot `i` of the diagonal `offset` (both below the period), `None` outside the rectangle,
+    /// and whether it wrapped around.
+    pub fn diagonal(&self, offset: u32, i: u32) -> Option<(usize, bool)> {
+        let wrapped = i + offset >= self.period();
+        let j = if wrapped { i + offset - self.period() } else { i + offset };
+        let inside = i < self.extents[0] && j < self.extents[1];
+        let at = |index: u32, axis: usize| index as usize * self.strides[axis] as usize;
+        inside.then(|| (self.first as usize + at(i, 0) + at(j, 1), wrapped))
+    }
+}
+
 impl Recipe {
     /// Base-2 logarithm of the period of its slots, or `None` if the recipe reads a slot table that `gathers` does not
     /// have. Of a validated artifact, at most `log_n - 1`.
@@ -49,6 +104,7 @@ impl Recipe {
             Recipe::Gather { gather, .. } => {
                 gathers.get(gather.0 as usize).map(|gather| gather.len().trailing_zeros())
             }
+            Recipe::Diagonal { block, .. } => Some(block.log_period),
             Recipe::Constant { .. } => Some(0),
             Recipe::Dft { factor, .. } => Some(factor.period().trailing_zeros()),
         }
@@ -68,6 +124,15 @@ impl Recipe {
                 };
                 gathers[gather.0 as usize].iter().map(slot).collect()
             }
+            Recipe::Diagonal { tensor, block, offset, factor } => {
+                let values = &tensors[tensor.0 as usize].values;
+                let slot = |i| match block.diagonal(offset, i) {
+                    None => Complex64::ZERO,
+                    Some((index, false)) => Complex64::new(f64::from(values[index]) * factor, 0.0),
+                    Some((index, true)) => Complex64::new(0.0, -(f64::from(values[index]) * factor)),
+                };
+                (0..block.period()).map(slot).collect()
+            }
             Recipe::Constant { re, im } => vec![Complex64 { re, im }],
             Recipe::Dft { factor, offset, scale } => {
                 let mut slots = factor.diagonal(offset);
@@ -83,7 +148,7 @@ impl Recipe {
     /// As [`slots`](Self::slots).
     pub fn describe(&self, tensors: &[Tensor]) -> String {
         match *self {
-            Recipe::Gather { tensor, .. } => {
+            Recipe::Gather { tensor, .. } | Recipe::Diagonal { tensor, .. } => {
                 format!("a weight of tensor `{}`", tensors[tensor.0 as usize].name)
             }
             Recipe::Constant { re, im } => format!("the constant {}", Complex64 { re, im }),

@@ -118,6 +118,24 @@ impl Artifact {
                 check_period(gather, params, &place)?;
                 check_entries(gather, tensor, place)
             }
+            Recipe::Diagonal { tensor, block, offset, factor } => {
+                let tensor = self.tensors.get(tensor.0 as usize);
+                let tensor =
+                    tensor.ok_or_else(|| inconsistent(place(), "it reads a tensor that does not exist"))?;
+                ensure(factor.is_finite(), &place, || "its factor is not finite")?;
+                let fits = block.log_period < params.log_n() && offset < block.period();
+                ensure(fits, &place, || {
+                    format!("diagonal {offset} of period 2^{} does not fit the slots", block.log_period)
+                })?;
+                let filled = block.extents.iter().all(|extent| (1..=block.period()).contains(extent));
+                ensure(filled, &place, || {
+                    format!("its block of {:?} is empty or larger than its period", block.extents)
+                })?;
+                let (last, elements) = (block.last(), tensor.values.len());
+                ensure(last < elements as u64, place, || {
+                    format!("element {last} is outside tensor `{}` of {elements} values", tensor.name)
+                })
+            }
             Recipe::Constant { re, im } => {
                 ensure(re.is_finite() && im.is_finite(), place, || "its constant is not finite")
             }

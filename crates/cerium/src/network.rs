@@ -122,8 +122,10 @@ pub(crate) fn compile_network<'a>(
             }
         };
         let source = plan.program(&network.name, &params);
-        let slots =
-            |sample: &&[f32]| source.inputs.iter().map(|port| pack(&port.packing, sample, &params)).collect();
+        let slots = |sample: &&[f32]| {
+            let packings = source.inputs.iter().flat_map(|port| &port.packings);
+            packings.map(|packing| pack(packing, sample, &params)).collect()
+        };
         let samples = samples.iter().take(NOISE_SAMPLES).map(slots).collect();
         let mut trace = Trace { dump: dump.to_vec(), ..Trace::default() };
         let compile_options = CompileOptions { samples, key_memory, ..CompileOptions::default() };

@@ -4,6 +4,8 @@
 #[allow(dead_code)]
 #[path = "../examples/deep_iteration/iteration.rs"]
 mod iteration;
+#[path = "../examples/token_linear/layer.rs"]
+mod layer;
 #[allow(dead_code)]
 #[path = "../examples/parties/mod.rs"]
 mod parties;
@@ -18,6 +20,7 @@ use std::path::Path;
 use cerium::ckks::params::{Params, ParamsSpec};
 use cerium::compiler::ciphertext::Slots;
 use cerium::compiler::dsl::SourceProgram;
+use layer::{Layer, largest_error, pack};
 use parties::{run_clear, run_encrypted};
 use table::Table;
 
@@ -96,6 +99,25 @@ fn deep_iterations_are_what_they_say() {
     let clear = run_clear(&iteration::program(&params, 200), std::slice::from_ref(&input));
     assert!(largest_difference(&clear[0], &iteration::expected(&input, 200)) < 1e-9);
     assert!(clear[0].iter().all(|z| z.norm() < 0.61), "the iteration stays small");
+}
+
+/// A layer of 30 x 70 over 12 tokens: two ciphertexts of 16 features to five.
+#[test]
+fn an_encrypted_token_layer_gives_the_matrix_product() {
+    let params = Params::new(ParamsSpec::insecure(10, 40, 2, 2).unwrap()).unwrap();
+    let layer = Layer::random(12, 30, 70, 16);
+    let source = layer.program(&params).unwrap();
+    let values = layer.input();
+    let (inputs, expected) = (pack(&source, &values, &params), layer.expected(&values));
+    assert!(largest_error(&source, &run_clear(&source, &inputs), &expected) < 1e-12);
+    let encrypted = run_encrypted(&source, &params, &inputs, 1).unwrap();
+    let error = largest_error(&source, &encrypted.outputs, &expected);
+    let promise = encrypted.promises.iter().copied().fold(0.0, f64::max);
+    println!("error {error:.2e}, promised {promise:.2e}");
+    assert!(0.0 < error && error <= promise && promise < 1e-5);
+    // All but the constant i have a period of 16 slots, 32 words of 1024.
+    let weights = encrypted.weights;
+    assert!(31 * weights.sparse < weights.dense && weights.dense < 32 * weights.sparse, "{weights:?}");
 }
 
 #[test]

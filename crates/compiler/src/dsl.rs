@@ -23,7 +23,7 @@ use std::ops;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cerium_artifact::{GatherId, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
+use cerium_artifact::{GatherId, MatrixBlock, NO_ELEMENT, Recipe, StageId, Tensor, TensorId};
 use cerium_ckks::basis::Level;
 use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::params::Params;
@@ -56,7 +56,7 @@ impl SourceProgram {
         };
         let port = |kind: &str, i: usize| SourcePort {
             name: format!("{kind}{i}"),
-            packing: Packing::dense(params.slots()),
+            packings: vec![Packing::dense(params.slots())],
         };
         let inputs = (0..entry.params as usize).map(|i| port("in", i)).collect();
         let outputs = (0..entry.results.len()).map(|i| port("out", i)).collect();
@@ -64,16 +64,28 @@ impl SourceProgram {
     }
 }
 
-/// An input or output of a program: a tensor packed in one ciphertext.
+/// An input or output of a program: a tensor packed in ciphertexts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourcePort {
     /// Name of the tensor.
     pub name: String,
-    /// Where its elements are.
-    pub packing: Packing,
+    /// Where its elements are, for each of its ciphertexts; at least one, and all of one shape.
+    pub packings: Vec<Packing>,
 }
 
-/// How a tensor lies in the slots of one ciphertext: `slot[i] = factor * tensor[gather[i % period]]`.
+impl SourcePort {
+    fn new(name: &str, packings: Vec<Packing>, slots: usize) -> SourcePort {
+        packings.iter().for_each(|packing| check_period(packing.gather.len(), slots));
+        let first = packings.first().expect("a port has at least one ciphertext");
+        assert!(
+            packings.iter().all(|packing| packing.shape == first.shape),
+            "the parts of {name} are of one tensor"
+        );
+        SourcePort { name: name.into(), packings }
+    }
+}
+
+/// How a tensor lies in the slots of one of its ciphertexts: `slot[i] = factor * tensor[gather[i % period]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packing {
     /// Shape of the tensor.
@@ -101,7 +113,7 @@ pub struct Program {
     scope: Scope,
     name: String,
     inputs: RefCell<Vec<SourcePort>>,
-    outputs: RefCell<Vec<(SourcePort, ValueId)>>,
+    outputs: RefCell<Vec<(SourcePort, Vec<ValueId>)>>,
 }
 
 /// What all scopes of a program share.
@@ -135,8 +147,8 @@ pub struct Weight {
 enum WeightSource {
     /// Index among the program's weights.
     Program(u32),
-    /// A parameter of the function whose scope this is.
-    Param(Scope, ValueId),
+    /// A value of the function whose scope this is: a parameter, or one that was rotated.
+    Value(Scope, ValueId),
 }
 
 /// A function of a program: compiled once for each level at which it is called, called any number of times with
@@ -172,21 +184,46 @@ impl Program {
     /// # Panics
     /// If an operation was added before, or the packing's period is not a power of two within the slots.
     pub fn input(&self, name: &str, packing: Packing) -> Ct {
-        let slots = self.scope.shared.borrow().module.context.params.slots();
-        check_period(packing.gather.len(), slots);
+        self.input_parts(name, vec![packing]).remove(0)
+    }
+
+    /// As [`Program::input`], for a tensor that lies in several ciphertexts.
+    ///
+    /// # Panics
+    /// As [`Program::input`], and if there is no packing or they are of several shapes.
+    pub fn input_parts(&self, name: &str, packings: Vec<Packing>) -> Vec<Ct> {
+        let port = SourcePort::new(name, packings, self.slots());
         let mut inputs = self.inputs.borrow_mut();
-        inputs.push(SourcePort { name: name.into(), packing });
+        let count = |ports: &[SourcePort]| ports.iter().map(|port| port.packings.len()).sum::<usize>();
+        let first = count(&inputs);
+        inputs.push(port);
         let mut builder = self.scope.builder.borrow_mut();
         assert!(builder.nodes().is_empty(), "inputs are declared before the first operation");
-        *builder = Builder::new(Symbol("main".into()), vec![Type::Cipher(None); inputs.len()]);
-        Ct { scope: self.scope.clone(), value: ValueId(inputs.len() as u32 - 1) }
+        let last = count(&inputs);
+        *builder = Builder::new(Symbol("main".into()), vec![Type::Cipher(None); last]);
+        (first..last).map(|i| Ct { scope: self.scope.clone(), value: ValueId(i as u32) }).collect()
     }
 
     /// Declares an output.
+    ///
+    /// # Panics
+    /// If the packing's period is not a power of two within the slots.
     pub fn output(&self, name: &str, packing: Packing, value: &Ct) {
-        let slots = self.scope.shared.borrow().module.context.params.slots();
-        check_period(packing.gather.len(), slots);
-        self.outputs.borrow_mut().push((SourcePort { name: name.into(), packing }, value.value));
+        self.output_parts(name, vec![packing], std::slice::from_ref(value));
+    }
+
+    /// As [`Program::output`], for a tensor that lies in several ciphertexts.
+    ///
+    /// # Panics
+    /// As [`Program::output`], and if there are not as many packings as values, none, or some of several shapes.
+    pub fn output_parts(&self, name: &str, packings: Vec<Packing>, values: &[Ct]) {
+        assert_eq!(packings.len(), values.len(), "one packing for each ciphertext of {name}");
+        let port = SourcePort::new(name, packings, self.slots());
+        self.outputs.borrow_mut().push((port, values.iter().map(|ct| ct.value).collect()));
+    }
+
+    fn slots(&self) -> usize {
+        self.scope.shared.borrow().module.context.params.slots()
     }
 
     /// Operations added from now on belong to the stage `name`, in reports and measurements.
@@ -208,8 +245,7 @@ impl Program {
     /// # Panics
     /// If the period `gather.len()` is not a power of two within the slots or an index is outside the tensor.
     pub fn weight(&self, tensor: TensorRef, gather: &[u32], factor: f64) -> Weight {
-        let slots = self.scope.shared.borrow().module.context.params.slots();
-        check_period(gather.len(), slots);
+        check_period(gather.len(), self.slots());
         assert!(factor.is_finite(), "the factor of a weight is not finite");
         self.scope.with_data(|data, gathers| {
             let len = data.tensors[tensor.0.0 as usize].values.len();
@@ -222,6 +258,29 @@ impl Program {
                 GatherId(data.gathers.len() as u32 - 1)
             });
             data.weights.push(Recipe::Gather { tensor: tensor.0, gather, factor });
+            Weight { source: WeightSource::Program(data.weights.len() as u32 - 1) }
+        })
+    }
+
+    /// A weight that is a diagonal of a rectangle of a matrix: see [`Recipe::Diagonal`].
+    ///
+    /// # Panics
+    /// If the rectangle is empty, larger than its period or outside the tensor, the period is larger than the slots, or there
+    /// is no such diagonal.
+    pub fn diagonal(&self, tensor: TensorRef, block: MatrixBlock, offset: u32, factor: f64) -> Weight {
+        check_period(1 << block.log_period, self.slots());
+        assert!(factor.is_finite(), "the factor of a weight is not finite");
+        assert!(offset < block.period(), "there is no diagonal {offset} of period {}", block.period());
+        let extents = block.extents.iter();
+        assert!(
+            extents.copied().all(|extent| (1..=block.period()).contains(&extent)),
+            "a block of {:?} is empty or larger than its period",
+            block.extents
+        );
+        self.scope.with_data(|data, _| {
+            let len = data.tensors[tensor.0.0 as usize].values.len();
+            assert!(block.last() < len as u64, "a block reaches outside its tensor of {len} values");
+            data.weights.push(Recipe::Diagonal { tensor: tensor.0, block, offset, factor });
             Weight { source: WeightSource::Program(data.weights.len() as u32 - 1) }
         })
     }
@@ -257,7 +316,7 @@ impl Program {
         let ids = |range: ops::Range<usize>| range.map(|i| ValueId(i as u32));
         let cts: Vec<Ct> = ids(0..ciphertexts).map(|value| Ct { scope: scope.clone(), value }).collect();
         let weights: Vec<Weight> = ids(ciphertexts..ciphertexts + weight_periods.len())
-            .map(|value| Weight { source: WeightSource::Param(scope.clone(), value) })
+            .map(|value| Weight { source: WeightSource::Value(scope.clone(), value) })
             .collect();
         let results = body(&scope, &cts, &weights).iter().map(|ct| ct.value).collect();
         let empty = Builder::new(name.clone(), Vec::new());
@@ -291,7 +350,7 @@ impl Program {
     /// The finished program.
     pub fn finish(self) -> SourceProgram {
         let outputs = self.outputs.into_inner();
-        let results = outputs.iter().map(|(_, value)| *value).collect();
+        let results = outputs.iter().flat_map(|(_, values)| values).copied().collect();
         let builder = self.scope.builder.replace(Builder::new(Symbol("main".into()), Vec::new()));
         let mut module = self.scope.shared.borrow().module.clone();
         module.functions.push(builder.finish(results));
@@ -374,6 +433,13 @@ impl Scope {
         })
     }
 
+    /// A weight whose slots are rotated to the left: `out[i] = weight[i + by]`, cyclic over its period.
+    pub fn rotate_weight(&self, weight: &Weight, by: i64) -> Weight {
+        let op = Op::RotatePlain { p: self.plain(weight), by };
+        let value = self.builder.borrow_mut().push(&self.shared.borrow().module, op);
+        Weight { source: WeightSource::Value(self.clone(), value) }
+    }
+
     fn push(&self, op: Op) -> Ct {
         let value = self.builder.borrow_mut().push(&self.shared.borrow().module, op);
         Ct { scope: self.clone(), value }
@@ -385,10 +451,10 @@ impl Scope {
                 let op = Op::Weight { index: *index };
                 self.builder.borrow_mut().push(&self.shared.borrow().module, op)
             }
-            WeightSource::Param(scope, value) => {
+            WeightSource::Value(scope, value) => {
                 assert!(
                     Rc::ptr_eq(&scope.builder, &self.builder),
-                    "a weight parameter is used in another function"
+                    "a weight of a function is used in another one"
                 );
                 *value
             }

@@ -28,7 +28,7 @@ use ciphertext::passes::{
     merge_rotations, place_bootstraps, place_levels,
 };
 use ciphertext::{Slots, lower_to_polynomial, noise};
-use dsl::{SourcePort, SourceProgram};
+use dsl::{Packing, SourcePort, SourceProgram};
 use ir::Trace;
 use ir::simplify::share;
 use kernel::{Fusion, KernelOptions};
@@ -147,8 +147,9 @@ pub fn compile(
     let passes = report::passes(&limb, options.fusion, width, &assembled);
 
     let start = Instant::now();
+    let results: Vec<&Packing> = packings(&source.outputs).collect();
     let noise = noise::estimate(&source.module, &ct, &samples, |output, slot| {
-        let gather = &source.outputs[output].packing.gather;
+        let gather = &results[output].gather;
         gather[slot % gather.len()] != cerium_artifact::NO_ELEMENT
     });
     let nodes = ct.functions.iter().map(|f| f.nodes.len()).sum();
@@ -158,23 +159,23 @@ pub fn compile(
     let mut gathers = data.gathers.clone();
     let entry = ct.entry();
     let mut ports = |sources: &[SourcePort], values: &[ciphertext::Type], errors: &[f64]| {
-        let port = |((port, ty), error): ((&SourcePort, &ciphertext::Type), &f64)| {
+        let mut values = values.iter().zip(errors);
+        let mut pack = |packing: &Packing| {
+            let (ty, error) = values.next().expect("one value for each packing");
             let at = ty.placement().expect("ports of placed programs are placed ciphertexts");
-            gathers.push(port.packing.gather.clone());
+            gathers.push(packing.gather.clone());
             let gather = GatherId(gathers.len() as u32 - 1);
-            let factor = port.packing.factor;
-            let packed = PackedCiphertext {
-                level: at.level,
-                scale: at.scale,
-                gather,
-                factor,
-                error: error * factor.abs(),
-            };
-            Port { name: port.name.clone(), shape: port.packing.shape.clone(), ciphertexts: vec![packed] }
+            let factor = packing.factor;
+            PackedCiphertext { level: at.level, scale: at.scale, gather, factor, error: error * factor.abs() }
         };
-        sources.iter().zip(values).zip(errors).map(port).collect::<Vec<_>>()
+        let port = |port: &SourcePort| Port {
+            name: port.name.clone(),
+            shape: port.packings[0].shape.clone(),
+            ciphertexts: port.packings.iter().map(&mut pack).collect(),
+        };
+        sources.iter().map(port).collect::<Vec<_>>()
     };
-    let inputs = ports(&source.inputs, entry.param_types(), &vec![0.0; source.inputs.len()]);
+    let inputs = ports(&source.inputs, entry.param_types(), &vec![0.0; entry.param_types().len()]);
     let outputs = ports(&source.outputs, &entry.result_types(), &noise.outputs);
     Ok(Artifact {
         name: source.name.clone(),
@@ -198,9 +199,14 @@ fn sharing<D: ir::Dialect>(module: &mut ir::Module<D>) -> Result<(), Infallible>
     Ok(())
 }
 
+/// The packing of every ciphertext.
+fn packings(ports: &[SourcePort]) -> impl Iterator<Item = &Packing> {
+    ports.iter().flat_map(|port| &port.packings)
+}
+
 /// Base-2 logarithms of the periods of the inputs.
 fn log_periods(source: &SourceProgram) -> Vec<u32> {
-    source.inputs.iter().map(|port| port.packing.gather.len().trailing_zeros()).collect()
+    packings(&source.inputs).map(|packing| packing.gather.len().trailing_zeros()).collect()
 }
 
 /// Deterministic pseudo-random inputs within the bounds of their packings: compilation is reproducible.
@@ -211,8 +217,7 @@ fn random_samples(source: &SourceProgram) -> Vec<Vec<Slots>> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     };
-    let mut vector = |port: &SourcePort| -> Slots {
-        let packing = &port.packing;
+    let mut vector = |packing: &Packing| -> Slots {
         let element = packing.gather.iter().map(|&e| match e {
             cerium_artifact::NO_ELEMENT => Complex64::ZERO,
             _ => Complex64::new(packing.bound * uniform(), 0.0),
@@ -220,5 +225,5 @@ fn random_samples(source: &SourceProgram) -> Vec<Vec<Slots>> {
         let period: Vec<Complex64> = element.collect();
         period.iter().copied().cycle().take(slots).collect()
     };
-    (0..2).map(|_| source.inputs.iter().map(&mut vector).collect()).collect()
+    (0..2).map(|_| packings(&source.inputs).map(&mut vector).collect()).collect()
 }

@@ -29,12 +29,11 @@ fn check_within(
     key_memory: Option<u64>,
     rng: &mut StdRng,
 ) -> (f64, Artifact) {
-    let inputs: Vec<Slots> = source
-        .inputs
-        .iter()
-        .map(|port| {
+    let packings = source.inputs.iter().flat_map(|port| &port.packings);
+    let inputs: Vec<Slots> = packings
+        .map(|packing| {
             let period: Vec<Complex64> =
-                port.packing.gather.iter().map(|_| rng.random_range(-1.0..1.0).into()).collect();
+                packing.gather.iter().map(|_| rng.random_range(-1.0..1.0).into()).collect();
             period.iter().copied().cycle().take(params.slots()).collect()
         })
         .collect();

@@ -214,7 +214,9 @@ fn cost(test: &FileTest) -> Result<String, String> {
     let module = text::read::<ciphertext::Ciphertext>(&test.input, test.context.clone());
     let module = module.map_err(|e| e.to_string())?;
     let ports = |kind: &str, count: usize| {
-        (0..count).map(|i| SourcePort { name: format!("{kind}{i}"), packing: Packing::dense(16) }).collect()
+        (0..count)
+            .map(|i| SourcePort { name: format!("{kind}{i}"), packings: vec![Packing::dense(16)] })
+            .collect()
     };
     let (inputs, outputs) = (module.entry().params as usize, module.entry().results.len());
     let source = SourceProgram {

@@ -135,7 +135,7 @@ pub fn simulate(
     let output = graph.output().index();
     let run = |(index, input): (usize, &&[f32])| {
         let clear = reference::trace(graph, input).map_err(|source| SimulationError { index, source })?;
-        let values = interpreter.run(&[pack(&program.inputs[0].packing, input, params.slots())]);
+        let values = interpreter.run(&[pack(&program.inputs[0].packings[0], input, params.slots())]);
         let mut sums = Vec::with_capacity(clear.len());
         for ((id, _), (clear, slots)) in graph.nodes().zip(clear.iter().zip(&values)) {
             sums.push(compare(clear, &unpack(plan, id, slots), slots));

@@ -84,6 +84,13 @@ fn dft(artifact: &mut Artifact) -> (&mut DftFactor, &mut i64, &mut f64) {
     }
 }
 
+/// A diagonal of a block of tensor 0 in the place of weight 0.
+fn block(artifact: &mut Artifact, offset: u32, change: fn(&mut MatrixBlock)) {
+    let mut block = MatrixBlock { first: 0, strides: [1, 1], extents: [2, 2], log_period: 1 };
+    change(&mut block);
+    artifact.weights[0] = Recipe::Diagonal { tensor: TensorId(0), block, offset, factor: 1.0 };
+}
+
 fn constant(re: f64, im: f64) -> Recipe {
     Recipe::Constant { re, im }
 }
@@ -112,6 +119,22 @@ rejected! {
     gather_index: |a| *gather(a, 0).1 = GatherId(9) => "weight 0: it reads a tensor or gather";
     infinite_real_part: |a| a.weights[2] = constant(f64::INFINITY, 0.0) => "weight 2: its constant is not finite";
     infinite_imaginary_part: |a| a.weights[2] = constant(0.0, f64::NAN) => "weight 2: its constant";
+    block_offset: |a| block(a, 2, |_| ()) => "weight 0: diagonal 2 of period 2^1 does not fit";
+    block_beyond_all_slots: |a| block(a, 0, |b| b.log_period = 5) => "diagonal 0 of period 2^5 does not fit";
+    block_of_nonsense: |a| block(a, 0, |b| b.log_period = u32::MAX) => "does not fit the slots";
+    block_without_rows: |a| block(a, 0, |b| b.extents[0] = 0) => "its block of [0, 2] is empty or larger";
+    block_beyond_its_period: |a| block(a, 0, |b| b.extents[1] = 3) => "its block of [2, 3] is empty or larger";
+    block_beyond_its_tensor: |a| block(a, 0, |b| b.first = 1) => "element 3 is outside tensor `w` of 3 values";
+    block_far_beyond_its_tensor: |a| block(a, 0, |b| b.strides = [u32::MAX; 2]) => "element 8589934590 is outside";
+    block_factor: |a| {
+        let block = MatrixBlock { first: 0, strides: [1, 1], extents: [2, 2], log_period: 1 };
+        a.weights[0] = Recipe::Diagonal { tensor: TensorId(0), block, offset: 0, factor: f64::NAN };
+    } => "weight 0: its factor is not finite";
+    block_tensor: |a| {
+        let block = MatrixBlock { first: 0, strides: [1, 1], extents: [2, 2], log_period: 1 };
+        a.weights[0] = Recipe::Diagonal { tensor: TensorId(1), block, offset: 0, factor: 1.0 };
+    } => "weight 0: it reads a tensor that does not exist";
+    block_with_another_period: |a| block(a, 0, |b| b.log_period = 2) => "period 2^1 is expected";
     dft_without_stages: |a| dft(a).0.stages = 0 => "weight 3: DftFactor";
     dft_beyond_its_slots: |a| dft(a).0.stages = 4 => "is no factor of a transform of these slots";
     dft_beyond_all_slots: |a| dft(a).0.log_slots = 5 => "is no factor of a transform of these slots";

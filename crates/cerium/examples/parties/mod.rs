@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use cerium::artifact::Artifact;
 use cerium::ckks::encoding::Encoder;
 use cerium::ckks::evaluation_key::EvaluationKey;
 use cerium::ckks::params::Params;
@@ -11,6 +12,7 @@ use cerium::compiler::ciphertext::{Interpreter, Slots, noise};
 use cerium::compiler::dsl::SourceProgram;
 use cerium::compiler::ir::Trace;
 use cerium::compiler::{CompileOptions, compile};
+use cerium::runtime::memory::PlaintextPlan;
 use cerium::runtime::{CpuDevice, KeyStore, MemoryFigures, Session, progress};
 use clap::Args;
 use serde_json::{Value, json};
@@ -48,6 +50,25 @@ pub(crate) fn run_clear(source: &SourceProgram, inputs: &[Slots]) -> Vec<Slots> 
     Interpreter::new(&source.module).run(inputs)
 }
 
+/// Bytes of the weights of a program.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub(crate) struct WeightBytes {
+    /// Of the tensors.
+    pub(crate) raw: u64,
+    /// Of the plaintexts, compact by their periods.
+    pub(crate) sparse: u64,
+    /// Of the plaintexts if each limb were a whole polynomial.
+    pub(crate) dense: u64,
+}
+
+impl WeightBytes {
+    fn of(artifact: &Artifact, params: &Params) -> Result<Self> {
+        let plan = PlaintextPlan::new(artifact)?;
+        let raw = artifact.tensors.iter().map(|tensor| 4 * tensor.values.len() as u64).sum();
+        Ok(Self { raw, sparse: plan.bytes(), dense: plan.dense_bytes(params) })
+    }
+}
+
 /// An encrypted run.
 #[derive(Debug)]
 pub(crate) struct Encrypted {
@@ -64,6 +85,10 @@ pub(crate) struct Encrypted {
     pub(crate) key_generation: Duration,
     pub(crate) preparation: Duration,
     pub(crate) work: Duration,
+    /// Bytes of the artifact's file.
+    pub(crate) artifact_bytes: usize,
+    /// Bytes of its weights.
+    pub(crate) weights: WeightBytes,
     /// The server's memory.
     pub(crate) memory: MemoryFigures,
     /// The server's device.
@@ -115,6 +140,8 @@ pub(crate) fn run_encrypted(
         artifact.outputs.iter().flat_map(|port| port.ciphertexts.iter().map(|at| (at.error, at.factor)));
     let operations = artifact.stages.iter().flat_map(|stage| &stage.operations);
     Ok(Encrypted {
+        artifact_bytes: artifact.to_bytes()?.len(),
+        weights: WeightBytes::of(&artifact, params)?,
         bootstraps: operations.filter(|(name, _)| name == "bootstrap").map(|(_, count)| count).sum(),
         outputs: outputs.collect::<Result<_, _>>()?,
         // The artifact states errors of elements.
@@ -146,6 +173,7 @@ impl Encrypted {
             "run_s": self.work.as_secs_f64(),
             "bootstraps": self.bootstraps,
             "keys": self.keys,
+            "artifact_bytes": self.artifact_bytes,
             "memory": self.memory,
         })
     }

@@ -146,7 +146,7 @@ impl Demo {
         note("client", "decrypt", start, format!("{} scores", encrypted.len()));
 
         let source = plan.program(&network.name, &params);
-        let slots = network::pack(&source.inputs[0].packing, &pixels, &params);
+        let slots = network::pack(&source.inputs[0].packings[0], &pixels, &params);
         let slots = Interpreter::new(&source.module).run(&[slots]);
         Ok(Outcome {
             clear: reference::run(&network.graph, &pixels)?,

@@ -3,8 +3,10 @@
 mod choose;
 mod diagonals;
 mod layout;
+mod tokens;
 
 pub use choose::{PackingError, choose};
 pub use diagonals::{Cost, Diagonal, Transform};
 pub(crate) use diagonals::{cost, shortest};
 pub use layout::Layout;
+pub use tokens::{TokenError, TokenLayers, TokenLayout, TokenLinear, WeightOrder, token_cost};

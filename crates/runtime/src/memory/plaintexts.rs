@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use cerium_artifact::{Artifact, GatherId, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef};
+use cerium_artifact::{
+    Artifact, GatherId, MatrixBlock, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef,
+};
 use cerium_ckks::basis::{Basis, Scale};
 use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::encoding::{Encoder, EncodingError};
@@ -87,6 +89,7 @@ impl Encoding {
 #[derive(PartialEq, Eq, Hash)]
 enum Identity {
     Gather(TensorId, GatherId, u64),
+    Diagonal(TensorId, MatrixBlock, u32, u64),
     Constant(u64, u64),
     Dft(DftFactor, i64, u64),
 }
@@ -95,6 +98,9 @@ impl Identity {
     fn of(recipe: &Recipe) -> Identity {
         match *recipe {
             Recipe::Gather { tensor, gather, factor } => Identity::Gather(tensor, gather, factor.to_bits()),
+            Recipe::Diagonal { tensor, block, offset, factor } => {
+                Identity::Diagonal(tensor, block, offset, factor.to_bits())
+            }
             Recipe::Constant { re, im } => Identity::Constant(re.to_bits(), im.to_bits()),
             Recipe::Dft { factor, offset, scale } => Identity::Dft(factor, offset, scale.to_bits()),
         }
@@ -168,6 +174,12 @@ impl PlaintextPlan {
     /// Bytes of all encodings.
     pub fn bytes(&self) -> u64 {
         self.encodings.iter().map(|encoding| 4 * encoding.words() as u64).sum()
+    }
+
+    /// Bytes that all encodings would take with N words a limb, whatever their periods.
+    pub fn dense_bytes(&self, params: &Params) -> u64 {
+        let limbs: usize = self.encodings.iter().map(|encoding| encoding.basis.len()).sum();
+        4 * limbs as u64 * params.n() as u64
     }
 
     /// Encodes everything, with `threads` threads (0: one for each core).

@@ -35,11 +35,18 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         .map(|period| (0..period).map(|_| [0, 3, 7, NO_ELEMENT][below(rng, 4)]).collect())
         .into();
     let recipe = |gather, factor| Recipe::Gather { tensor: TensorId(0), gather: GatherId(gather), factor };
-    // Weights 1, 2 and 4 have one period, and 4 is 2 again.
+    // Weights 1, 2, 4 and 7 have one period, and 4 is 2 again.
     let mut weights = vec![recipe(0, 1.0), recipe(1, -0.5), recipe(2, 0.25), recipe(3, 1.0), recipe(2, 0.25)];
     weights.push(Recipe::Constant { re: -2.0, im: 1.0 });
     let factor = DftFactor { direction: Direction::CoeffsToSlots, log_slots: 3, first: 1, stages: 1 };
     weights.push(Recipe::Dft { factor, offset: -2, scale: 0.75 });
+    let block = MatrixBlock { first: 1, strides: [1, 2], extents: [4, 2], log_period: 2 };
+    weights.push(Recipe::Diagonal {
+        tensor: TensorId(0),
+        block,
+        offset: below(rng, 4) as u32,
+        factor: -0.75,
+    });
     let mut functions: Vec<Function> = Vec::new();
     for _ in 0..3 {
         let args = random_primes(rng, &params, 6);
@@ -156,6 +163,7 @@ impl<'a> Builder<'a> {
             plaintext(WeightRef::Weight(WeightId(2)), 2, 0, 28),
             plaintext(WeightRef::Weight(WeightId(5)), 0, 0, 0),
             plaintext(WeightRef::Weight(WeightId(6)), 2, 1, 33),
+            plaintext(WeightRef::Weight(WeightId(7)), 2, 3, 29),
         ];
         if weight_params > 0 {
             plaintexts.push(plaintext(WeightRef::Param(0), 2, 3, 29));
@@ -463,7 +471,7 @@ impl<'a> Builder<'a> {
         self.hold(results.iter().copied().zip(function.results.iter().copied()).collect());
         let weight = match below(self.rng, 4) {
             3 if self.function.weight_params > 0 => WeightRef::Param(0),
-            i => WeightRef::Weight(WeightId([1, 2, 4][i % 3])),
+            i => WeightRef::Weight(WeightId([1, 2, 4, 7][i % 4])),
         };
         let function = FunctionId(callee as u32);
         self.function.steps.push(Step::Call { function, args, results, weights: vec![weight] });

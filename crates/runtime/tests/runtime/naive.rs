@@ -192,6 +192,21 @@ impl Naive<'_> {
                     }
                 }
             }
+            Recipe::Diagonal { tensor, block, offset, factor } => {
+                let (row, shifted) = ((i + plaintext.rotation as usize) % period, offset as usize);
+                let column = (row + shifted) % period;
+                let [rows, columns] = block.extents.map(|extent| extent as usize);
+                let [down, right] = block.strides.map(|stride| stride as usize);
+                match row < rows && column < columns {
+                    true => {
+                        let index = block.first as usize + row * down + column * right;
+                        let weight =
+                            factor * f64::from(self.artifact.tensors[tensor.0 as usize].values[index]);
+                        if column < row { Complex64::new(0.0, -weight) } else { weight.into() }
+                    }
+                    false => Complex64::ZERO,
+                }
+            }
             Recipe::Constant { re, im } => Complex64 { re, im },
             Recipe::Dft { factor, offset, scale } => {
                 factor.diagonal(offset)[(i + plaintext.rotation as usize) % period] * scale

@@ -73,6 +73,7 @@ impl Facts {
                 fact.log_period = *log_period;
             }
         }
+        let mut conjugates: HashMap<ValueId, ValueId> = HashMap::new();
         for node in &function.nodes {
             let joined = node.op.operands().iter().map(|v| values[v.index()]).fold(Fact::LEAST, Fact::join);
             match &node.op {
@@ -92,9 +93,17 @@ impl Facts {
                     }
                 }
                 op => {
+                    if let Op::Conjugate { a } = op {
+                        conjugates.insert(node.result(), *a);
+                    }
                     let result = &mut values[node.result().index()];
                     *result = Fact { log_period: joined.log_period.max(result.log_period), ..joined };
                     result.real &= is_real(&module.context, op);
+                    result.real |= match op {
+                        // Twice the real part.
+                        Op::Add { a, b } => conjugates.get(a) == Some(b) || conjugates.get(b) == Some(a),
+                        _ => false,
+                    };
                 }
             }
         }
