@@ -11,7 +11,7 @@
 //! | 48..64 | zero |
 //! | structure | everything but the tables' words, as `postcard` |
 //! | gathers | the slot tables one after the other, `u32` |
-//! | tensors | the raw weights one after the other, `f32` |
+//! | tensors | the words of the raw weights one after the other ([`Values`](crate::Values)), `u32` |
 //! | model | the model file |
 //! | last 32 | BLAKE3 of all bytes before |
 //!
@@ -27,11 +27,13 @@ use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, ArtifactError, Function, KeyPlan, PassFigures, Port, Recipe, Stage, Tensor};
+use crate::{
+    Artifact, ArtifactError, Element, Function, KeyPlan, PassFigures, Port, Recipe, Stage, Tensor, Values,
+};
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -50,7 +52,7 @@ struct Structure<'a> {
     passes: Cow<'a, [PassFigures]>,
     key_plan: Cow<'a, Option<KeyPlan>>,
     gathers: Vec<u64>,
-    tensors: Vec<(Cow<'a, str>, u64)>,
+    tensors: Vec<(Cow<'a, str>, Element, u64)>,
 }
 
 impl Artifact {
@@ -89,6 +91,7 @@ impl Artifact {
     }
 
     fn encode_structure(&self) -> Result<Vec<u8>, ArtifactError> {
+        let header = |t: &'_ Tensor| (t.name.clone().into(), t.values.element(), t.values.len() as u64);
         let structure = Structure {
             name: (&self.name).into(),
             params: Cow::Borrowed(&self.params),
@@ -101,7 +104,7 @@ impl Artifact {
             passes: Cow::Borrowed(&self.passes),
             key_plan: Cow::Borrowed(&self.key_plan),
             gathers: self.gathers.iter().map(|gather| gather.len() as u64).collect(),
-            tensors: self.tensors.iter().map(|t| ((&t.name).into(), t.values.len() as u64)).collect(),
+            tensors: self.tensors.iter().map(header).collect(),
         };
         postcard::to_stdvec(&structure).map_err(|e| ArtifactError::Unstorable(e.to_string()))
     }
@@ -110,7 +113,7 @@ impl Artifact {
     fn write_sections(&self, structure: &[u8], out: &mut impl Write) -> io::Result<[u8; CHECKSUM]> {
         let mut out = Hashing { out, hasher: blake3::Hasher::new(), written: 0 };
         let gathers: u64 = self.gathers.iter().map(|gather| gather.len() as u64).sum();
-        let tensors: u64 = self.tensors.iter().map(|tensor| tensor.values.len() as u64).sum();
+        let tensors: u64 = self.tensors.iter().map(|tensor| tensor.values.words().len() as u64).sum();
         out.put(&MAGIC)?;
         out.put(&VERSION.to_le_bytes())?;
         out.put(&[0; 4])?;
@@ -125,7 +128,7 @@ impl Artifact {
         }
         out.align()?;
         for tensor in &self.tensors {
-            out.put_words(tensor.values.iter().map(|value| value.to_bits()))?;
+            out.put_words(tensor.values.words().iter().copied())?;
         }
         out.align()?;
         out.put(&self.model)?;
@@ -147,8 +150,11 @@ impl Artifact {
         let gathers = gathers.collect::<Result<_, ArtifactError>>()?;
         gather_words.finish()?;
         let mut tensor_words = Words { bytes: sections.tensors, what: "tensors" };
-        let tensors = structure.tensors.into_iter().map(|(name, length)| {
-            let values = tensor_words.take(length)?.map(f32::from_bits).collect();
+        let tensors = structure.tensors.into_iter().map(|(name, element, length)| {
+            let words = tensor_words.take(length.div_ceil(element.per_word() as u64))?.collect();
+            let values = Values::from_words(element, length as usize, words).ok_or_else(|| {
+                ArtifactError::Damaged(format!("there are bits behind the last value of tensor `{name}`"))
+            })?;
             Ok(Tensor { name: name.into_owned(), values })
         });
         let tensors = tensors.collect::<Result<_, ArtifactError>>()?;

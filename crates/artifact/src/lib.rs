@@ -10,6 +10,7 @@ mod error;
 mod file;
 pub mod kernel;
 mod recipe;
+mod tensor;
 mod validate;
 
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
@@ -22,10 +23,11 @@ pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
 pub use recipe::{MatrixBlock, Recipe};
+pub use tensor::{Element, Tensor, Values};
 pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
 
 /// A compiled program: everything that client and server need but keys and data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Artifact {
     /// Name of the program.
     pub name: String,
@@ -75,15 +77,6 @@ pub struct StageId(pub u16);
 /// A gather entry that stands for the value zero (in a recipe or an input), or for a slot without meaning
 /// (in an output).
 pub const NO_ELEMENT: u32 = u32::MAX;
-
-/// Raw weights in single precision, row-major.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tensor {
-    /// Where it came from, as in the model file.
-    pub name: String,
-    /// Values; every one is finite.
-    pub values: Vec<f32>,
-}
 
 /// A program input or output: a tensor and the ciphertexts that hold it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

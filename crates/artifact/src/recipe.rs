@@ -120,7 +120,7 @@ impl Recipe {
                 let values = &tensors[tensor.0 as usize].values;
                 let slot = |&element: &u32| match element {
                     NO_ELEMENT => Complex64::ZERO,
-                    element => Complex64::from(f64::from(values[element as usize]) * factor),
+                    element => Complex64::from(f64::from(values.get(element as usize)) * factor),
                 };
                 gathers[gather.0 as usize].iter().map(slot).collect()
             }
@@ -128,8 +128,8 @@ impl Recipe {
                 let values = &tensors[tensor.0 as usize].values;
                 let slot = |i| match block.diagonal(offset, i) {
                     None => Complex64::ZERO,
-                    Some((index, false)) => Complex64::new(f64::from(values[index]) * factor, 0.0),
-                    Some((index, true)) => Complex64::new(0.0, -(f64::from(values[index]) * factor)),
+                    Some((index, false)) => Complex64::new(f64::from(values.get(index)) * factor, 0.0),
+                    Some((index, true)) => Complex64::new(0.0, -(f64::from(values.get(index)) * factor)),
                 };
                 (0..block.period()).map(slot).collect()
             }

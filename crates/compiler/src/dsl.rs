@@ -231,11 +231,11 @@ impl Program {
         self.scope.stage(name);
     }
 
-    /// Adds raw weights. Values must be finite.
+    /// Adds raw weights, which are kept in 16 bits each if that is exact. Values must be finite.
     pub fn tensor(&self, name: &str, values: Vec<f32>) -> TensorRef {
         assert!(values.iter().all(|v| v.is_finite()), "tensor {name} has a value that is not finite");
         self.scope.with_data(|data, _| {
-            data.tensors.push(Tensor { name: name.into(), values });
+            data.tensors.push(Tensor { name: name.into(), values: values.into() });
             TensorRef(TensorId(data.tensors.len() as u32 - 1))
         })
     }

@@ -109,8 +109,8 @@ fn parse(source: &str) -> FileTest {
 
 fn declare(data: &mut Data, period: usize) {
     let index = data.tensors.len();
-    let values = (0..period).map(|i| ((i * 37 + index * 11) % 64) as f32 / 64.0 - 0.5).collect();
-    data.tensors.push(Tensor { name: format!("w{index}"), values });
+    let values: Vec<f32> = (0..period).map(|i| ((i * 37 + index * 11) % 64) as f32 / 64.0 - 0.5).collect();
+    data.tensors.push(Tensor { name: format!("w{index}"), values: values.into() });
     data.gathers.push((0..period as u32).collect());
     data.weights.push(Recipe::Gather {
         tensor: TensorId(index as u32),

@@ -18,7 +18,7 @@ fn a_sum_of_a_hundred_thousand_products() {
     let mut data = Data::default();
     data.gathers.push((0..period).collect());
     for i in 0..400 {
-        data.tensors.push(Tensor { name: format!("w{i}"), values: vec![0.5; period as usize] });
+        data.tensors.push(Tensor { name: format!("w{i}"), values: vec![0.5; period as usize].into() });
         data.weights.push(Recipe::Gather { tensor: TensorId(i), gather: GatherId(0), factor: 1.0 });
     }
     let params = Params::new(ParamsSpec::insecure(10, 30, 2, 2).unwrap()).unwrap();

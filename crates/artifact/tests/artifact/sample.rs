@@ -177,7 +177,7 @@ pub(crate) fn sample() -> Artifact {
             Recipe::Dft { factor, offset: -2, scale: 0.5 },
         ],
         gathers: vec![vec![1, NO_ELEMENT], vec![3, 2, 1, 0], vec![0, 1, 2, NO_ELEMENT], vec![2, 0]],
-        tensors: vec![Tensor { name: "w".into(), values: vec![0.5, -1.0, 2.5] }],
+        tensors: vec![Tensor { name: "w".into(), values: vec![0.5, -1.0, 2.5].into() }],
         stages: vec![Stage {
             name: "layer".into(),
             level_in: level,

@@ -113,7 +113,7 @@ rejected! {
     foreign_params: |a| a.params.q[0] += 2 => "parameter set is not valid";
     no_functions: |a| a.functions.clear() => "functions: there are none";
     function_name_twice: |a| a.functions[0].name = "main".into() => "another function of this name";
-    infinite_weight: |a| a.tensors[0].values[1] = f32::INFINITY => "tensor 0 `w`: value 1 is not finite";
+    infinite_weight: |a| a.tensors[0].values = vec![0.5, f32::INFINITY, 1.0].into() => "tensor 0 `w`: value 1 is not finite";
     infinite_factor: |a| *gather(a, 1).2 = f64::NAN => "weight 1: its factor";
     tensor_index: |a| *gather(a, 0).0 = TensorId(1) => "weight 0: it reads a tensor";
     gather_index: |a| *gather(a, 0).1 = GatherId(9) => "weight 0: it reads a tensor or gather";

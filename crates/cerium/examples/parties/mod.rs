@@ -64,7 +64,7 @@ pub(crate) struct WeightBytes {
 impl WeightBytes {
     fn of(artifact: &Artifact, params: &Params) -> Result<Self> {
         let plan = PlaintextPlan::new(artifact)?;
-        let raw = artifact.tensors.iter().map(|tensor| 4 * tensor.values.len() as u64).sum();
+        let raw = artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum();
         Ok(Self { raw, sparse: plan.bytes(), dense: plan.dense_bytes(params) })
     }
 }

@@ -20,6 +20,16 @@ const STAGES: usize = 3;
 /// Loads of every block.
 const LOADS: usize = 5;
 
+/// Eight weights, in 32 bits or in 16.
+fn weights(rng: &mut ChaCha8Rng) -> Values {
+    let short = below(rng, 2) == 0;
+    let weight = |_| match short {
+        true => below(rng, 256) as f32 / 256.0,
+        false => rng.next_u32() as f32 / 4e9,
+    };
+    Values::from((0..8).map(weight).collect::<Vec<f32>>())
+}
+
 /// A random program in a ring of degree `2^log_n`, from 4 to 17: functions that call earlier ones, kernels of all classes on random operands, in place and not.
 pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     let params = Params::new(small_params(log_n)).expect("a valid set");
@@ -30,7 +40,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         KeyRequest { kind: galois(3), level: Level(1) },
     ];
     let tensors =
-        vec![Tensor { name: "w".into(), values: (0..8).map(|_| rng.next_u32() as f32 / 4e9).collect() }];
+        vec![Tensor { name: "w".into(), values: weights(rng) }];
     let gathers: Vec<Vec<u32>> = [1, 4, 4, params.slots()]
         .map(|period| (0..period).map(|_| [0, 3, 7, NO_ELEMENT][below(rng, 4)]).collect())
         .into();

@@ -188,7 +188,7 @@ impl Naive<'_> {
                     NO_ELEMENT => Complex64::ZERO,
                     entry => {
                         let values = &self.artifact.tensors[tensor.0 as usize].values;
-                        (factor * f64::from(values[entry as usize])).into()
+                        (factor * f64::from(values.get(entry as usize))).into()
                     }
                 }
             }
@@ -201,7 +201,7 @@ impl Naive<'_> {
                     true => {
                         let index = block.first as usize + row * down + column * right;
                         let weight =
-                            factor * f64::from(self.artifact.tensors[tensor.0 as usize].values[index]);
+                            factor * f64::from(self.artifact.tensors[tensor.0 as usize].values.get(index));
                         if column < row { Complex64::new(0.0, -weight) } else { weight.into() }
                     }
                     false => Complex64::ZERO,

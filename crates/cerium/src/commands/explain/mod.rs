@@ -123,7 +123,7 @@ impl Report {
     }
 
     fn raw_weight_bytes(&self) -> u64 {
-        self.program.artifact.tensors.iter().map(|tensor| 4 * tensor.values.len() as u64).sum()
+        self.program.artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum()
     }
 
     fn to_text(&self) -> String {
