@@ -196,6 +196,19 @@ pub enum WeightRef {
     Param(u32),
 }
 
+impl WeightRef {
+    /// The weight, for an activation of the function whose parameters are bound so.
+    ///
+    /// # Panics
+    /// If it is a parameter that is not bound.
+    pub fn resolve(self, bound: &[WeightId]) -> WeightId {
+        match self {
+            WeightRef::Weight(id) => id,
+            WeightRef::Param(index) => bound[index as usize],
+        }
+    }
+}
+
 /// An encoding of a weight: evaluation domain, Montgomery form, compact by the recipe's period.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plaintext {

@@ -12,7 +12,7 @@ use cerium_ckks::params::Params;
 
 use crate::cuda::CudaError;
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextId, Plaintexts};
+use crate::memory::{PlaintextEncoder, PlaintextId, Plaintexts, Residency};
 use crate::profile::UsageTable;
 
 /// A limb slot of a device's pool.
@@ -39,7 +39,19 @@ pub struct Bindings {
     pub(crate) frame: Address,
     pub(crate) args: Vec<Address>,
     pub(crate) results: Vec<Address>,
+    /// The encoding of each plaintext of the function.
+    pub(crate) encodings: Vec<PlaintextId>,
+    /// Where its words are while the run that reads it is under way.
     pub(crate) plaintexts: Vec<PlaintextId>,
+}
+
+/// A plaintext to encode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncodeJob {
+    /// Which one.
+    pub encoding: PlaintextId,
+    /// The place in the working buffer that takes it.
+    pub place: PlaintextId,
 }
 
 impl Bindings {
@@ -95,8 +107,20 @@ pub trait Device: Send {
         stages: usize,
     ) -> Result<(), DeviceError>;
 
-    /// Makes the encoded plaintexts available to kernels.
-    fn load_plaintexts(&mut self, plaintexts: Arc<Plaintexts>) -> Result<(), DeviceError>;
+    /// Makes the encoded plaintexts available to kernels, with room for those that are encoded while the program runs.
+    fn load_plaintexts(&mut self, plaintexts: Plaintexts) -> Result<(), DeviceError>;
+
+    /// Makes raw weights available to [`encode`](Self::encode), for the encodings that are not resident. Not called when
+    /// there is none.
+    fn load_weights(
+        &mut self,
+        encoder: Arc<PlaintextEncoder>,
+        residency: &Residency,
+    ) -> Result<(), DeviceError>;
+
+    /// Encodes plaintexts, after everything launched before: words are those of [`PlaintextEncoder::encode`] on every
+    /// device. Places follow each other.
+    fn encode(&mut self, jobs: &[EncodeJob]) -> Result<(), DeviceError>;
 
     /// Makes the evaluation keys available to kernels, in the order of the artifact's manifest.
     fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError>;
@@ -118,6 +142,10 @@ pub trait Device: Send {
 
     /// Bytes of its pool.
     fn pool_bytes(&self) -> u64;
+
+    /// Bytes that it has for encoded plaintexts and raw weights beside a pool of `pool` bytes and keys of `keys` bytes, or
+    /// `None` if it cannot tell.
+    fn room(&mut self, pool: u64, keys: u64) -> Option<u64>;
 
     /// What was used since this was last asked.
     fn take_usage(&mut self) -> UsageTable;

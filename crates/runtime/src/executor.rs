@@ -1,23 +1,22 @@
-//! The executor: walks the functions of a program, places their frames and hands runs of kernels to a device.
+//! The executor: walks the functions of a program, places their frames and hands runs of kernels to a device, each after the
+//! plaintexts that it needs and that are not resident.
 //!
 //! The pool is `[argument limbs of the entry][result limbs of the entry][frames]`, where frames form a stack: a
 //! callee's frame begins where its caller's ends. Everything is known before the first launch; execution only
 //! adds offsets.
 
-use std::ops::Range;
-
 use cerium_artifact::{Artifact, Function, FunctionId, Operand, Step, WeightId, WeightRef};
 
-use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
-use crate::memory::PlaintextPlan;
+use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
+use crate::memory::{PlaintextId, PlaintextPlan, Residency, RunSpan};
 
 /// The control structure of a program: what remains when the contents of kernels are left to a device.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     functions: Vec<ScheduledFunction>,
-    /// Function and steps of each run.
-    runs: Vec<(FunctionId, Range<usize>)>,
     plaintexts: PlaintextPlan,
+    /// Holds the runs.
+    residency: Residency,
     args: u32,
     results: u32,
     limbs: u64,
@@ -41,34 +40,31 @@ impl Schedule {
     ///
     /// # Panics
     /// May panic if [`Artifact::validate`] does not accept it.
-    pub fn new(artifact: &Artifact, plaintexts: &PlaintextPlan) -> Schedule {
-        let mut runs = Vec::new();
-        let mut functions = Vec::with_capacity(artifact.functions.len());
-        for (index, function) in artifact.functions.iter().enumerate() {
-            functions.push(ScheduledFunction {
-                frame: function.frame,
-                items: items(function, FunctionId(index as u32), &mut runs),
-                plaintexts: function.plaintexts.iter().map(|plaintext| plaintext.weight).collect(),
-            });
-        }
+    pub fn new(artifact: &Artifact, plaintexts: &PlaintextPlan, residency: &Residency) -> Schedule {
+        let functions = artifact.functions.iter().enumerate().map(|(index, function)| ScheduledFunction {
+            frame: function.frame,
+            items: items(function, FunctionId(index as u32), residency),
+            plaintexts: function.plaintexts.iter().map(|plaintext| plaintext.weight).collect(),
+        });
+        let functions = functions.collect();
         let entry = artifact.entry().expect("a validated artifact has an entry");
         let (args, results) = (entry.args.len() as u32, entry.results.len() as u32);
-        let frames = artifact.peak_frames().last().copied().unwrap_or(0);
-        let limbs = frames + u64::from(args) + u64::from(results);
-        Schedule { functions, runs, plaintexts: plaintexts.clone(), args, results, limbs }
+        let limbs = pool_limbs(artifact);
+        let (plaintexts, residency) = (plaintexts.clone(), residency.clone());
+        Schedule { functions, plaintexts, residency, args, results, limbs }
     }
 
     /// The runs of the artifact that this schedule was made of, by [`RunId`].
     pub fn runs<'a>(&self, artifact: &'a Artifact) -> Vec<Run<'a>> {
-        let run = |(function, steps): &(FunctionId, Range<usize>)| {
-            let function = &artifact.functions[function.0 as usize];
-            let kernels = function.steps[steps.clone()].iter().filter_map(|step| match step {
+        let run = |span: &RunSpan| {
+            let function = &artifact.functions[span.function.0 as usize];
+            let kernels = function.steps[span.steps.clone()].iter().filter_map(|step| match step {
                 Step::Launch(kernel) => Some(kernel),
                 Step::Call { .. } => None,
             });
             Run { function, kernels: kernels.collect() }
         };
-        self.runs.iter().map(run).collect()
+        self.residency.spans().iter().map(run).collect()
     }
 
     /// Slots of the pool.
@@ -94,7 +90,8 @@ impl Schedule {
             frame: Address(self.args + self.results),
             args: self.inputs().collect(),
             results: self.outputs().collect(),
-            plaintexts: self.plaintexts(entry, &[]),
+            encodings: self.encodings(entry, &[]),
+            plaintexts: self.encodings(entry, &[]),
         };
         self.activate(entry, bindings, &[], device)?;
         device.synchronise()
@@ -103,22 +100,27 @@ impl Schedule {
     fn activate(
         &self,
         index: usize,
-        bindings: Bindings,
+        mut bindings: Bindings,
         weights: &[WeightId],
         device: &mut dyn Device,
     ) -> Result<(), DeviceError> {
         let function = &self.functions[index];
         for item in &function.items {
             match item {
-                Item::Run(run) => device.launch(*run, &bindings)?,
+                Item::Run(run) => {
+                    self.encode(*run, &mut bindings, device)?;
+                    device.launch(*run, &bindings)?;
+                }
                 Item::Call { function: callee, args, results, weights: bound } => {
                     let callee = callee.0 as usize;
-                    let bound: Vec<WeightId> = bound.iter().map(|&weight| resolve(weight, weights)).collect();
+                    let bound: Vec<WeightId> = bound.iter().map(|weight| weight.resolve(weights)).collect();
+                    let encodings = self.encodings(callee, &bound);
                     let inner = Bindings {
                         frame: Address(bindings.frame.0 + function.frame),
                         args: args.iter().map(|&operand| bindings.slot(operand)).collect(),
                         results: results.iter().map(|&operand| bindings.slot(operand)).collect(),
-                        plaintexts: self.plaintexts(callee, &bound),
+                        plaintexts: encodings.clone(),
+                        encodings,
                     };
                     self.activate(callee, inner, &bound, device)?;
                 }
@@ -127,38 +129,54 @@ impl Schedule {
         Ok(())
     }
 
-    /// The encoded plaintexts of an activation.
-    fn plaintexts(&self, function: usize, weights: &[WeightId]) -> Vec<crate::memory::PlaintextId> {
+    /// Encodes the plaintexts of a run that are not resident and binds them to where they are then.
+    fn encode(
+        &self,
+        run: RunId,
+        bindings: &mut Bindings,
+        device: &mut dyn Device,
+    ) -> Result<(), DeviceError> {
+        let span = &self.residency.spans()[run.0 as usize];
+        let mut jobs = Vec::with_capacity(span.encoded.len());
+        for &(plaintext, place) in &span.encoded {
+            let encoding = bindings.encodings[plaintext];
+            let is_resident = self.residency.is_resident(encoding);
+            bindings.plaintexts[plaintext] = if is_resident { encoding } else { place };
+            if !is_resident {
+                jobs.push(EncodeJob { encoding, place });
+            }
+        }
+        if jobs.is_empty() { Ok(()) } else { device.encode(&jobs) }
+    }
+
+    /// The encodings of the plaintexts of an activation.
+    fn encodings(&self, function: usize, weights: &[WeightId]) -> Vec<PlaintextId> {
         let plaintexts = self.functions[function].plaintexts.iter().enumerate();
-        plaintexts.map(|(i, &weight)| self.plaintexts.id(function, i, resolve(weight, weights))).collect()
+        plaintexts.map(|(i, weight)| self.plaintexts.id(function, i, weight.resolve(weights))).collect()
     }
 }
 
-/// Splits the steps of a function at its calls.
-fn items(function: &Function, id: FunctionId, runs: &mut Vec<(FunctionId, Range<usize>)>) -> Vec<Item> {
+/// Slots of the pool that a run of a validated artifact needs.
+pub fn pool_limbs(artifact: &Artifact) -> u64 {
+    let ends = artifact.entry().map_or(0, |entry| entry.args.len() + entry.results.len());
+    artifact.peak_frames().last().copied().unwrap_or(0) + ends as u64
+}
+
+/// Splits the steps of a function at its calls, and into the runs of a memory plan.
+fn items(function: &Function, id: FunctionId, residency: &Residency) -> Vec<Item> {
+    let spans = residency.spans().iter().enumerate().filter(|(_, span)| span.function == id);
+    let mut runs = spans.map(|(run, span)| (span.steps.start, RunId(run as u32))).peekable();
     let mut items = Vec::new();
-    let mut start = 0;
-    let mut close = |range: Range<usize>, items: &mut Vec<Item>| {
-        if !range.is_empty() {
-            items.push(Item::Run(RunId(runs.len() as u32)));
-            runs.push((id, range));
-        }
-    };
     for (index, step) in function.steps.iter().enumerate() {
-        if let Step::Call { function, args, results, weights } = step {
-            close(start..index, &mut items);
-            start = index + 1;
-            let (args, results, weights) = (args.clone(), results.clone(), weights.clone());
-            items.push(Item::Call { function: *function, args, results, weights });
+        match step {
+            Step::Call { function, args, results, weights } => {
+                let (args, results, weights) = (args.clone(), results.clone(), weights.clone());
+                items.push(Item::Call { function: *function, args, results, weights });
+            }
+            Step::Launch(_) => {
+                items.extend(runs.next_if(|(start, _)| *start == index).map(|(_, run)| Item::Run(run)));
+            }
         }
     }
-    close(start..function.steps.len(), &mut items);
     items
-}
-
-fn resolve(weight: WeightRef, bound: &[WeightId]) -> WeightId {
-    match weight {
-        WeightRef::Weight(id) => id,
-        WeightRef::Param(index) => bound[index as usize],
-    }
 }

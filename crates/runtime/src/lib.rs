@@ -22,7 +22,7 @@ mod testing;
 pub use cpu::CpuDevice;
 pub use key_store::{KeyStore, KeyStoreError};
 pub use profile::{KernelClass, Profile, Usage};
-pub use session::{MemoryFigures, Mismatch, Session, SessionError};
+pub use session::{MemoryFigures, Mismatch, Session, SessionError, SessionOptions};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 

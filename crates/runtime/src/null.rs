@@ -8,10 +8,10 @@ use cerium_artifact::cost::kernel_cost;
 use cerium_ckks::params::Params;
 use serde::Serialize;
 
-use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
+use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextPlan, Plaintexts};
+use crate::memory::{PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
 use crate::profile::{KernelClass, UsageTable};
 use crate::session::SessionError;
 
@@ -56,7 +56,15 @@ impl Device for NullDevice {
         Ok(())
     }
 
-    fn load_plaintexts(&mut self, _: Arc<Plaintexts>) -> Result<(), DeviceError> {
+    fn load_plaintexts(&mut self, _: Plaintexts) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn load_weights(&mut self, _: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn encode(&mut self, _: &[EncodeJob]) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -90,6 +98,10 @@ impl Device for NullDevice {
         self.pool_bytes
     }
 
+    fn room(&mut self, _: u64, _: u64) -> Option<u64> {
+        None
+    }
+
     fn take_usage(&mut self) -> UsageTable {
         let stages = self.used.stages();
         std::mem::replace(&mut self.used, UsageTable::new(stages))
@@ -113,7 +125,7 @@ pub struct Measurement {
 pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
     let params = artifact.validate()?;
     let plaintexts = PlaintextPlan::new(artifact)?;
-    let schedule = Schedule::new(artifact, &plaintexts);
+    let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
     let mut device = NullDevice::new();
     let infallible = "the null device accepts everything";
     device

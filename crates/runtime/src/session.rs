@@ -10,9 +10,9 @@ use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::{Params, ParamsDigest};
 
 use crate::device::{Address, Device, DeviceError};
-use crate::executor::Schedule;
+use crate::executor::{Schedule, pool_limbs};
 use crate::key_store::{KeyStore, KeyStoreError};
-use crate::memory::{PlaintextError, PlaintextPlan};
+use crate::memory::{PlaintextEncoder, PlaintextError, PlaintextPlan, Residency};
 use crate::profile::Profile;
 use crate::progress::Progress;
 
@@ -108,10 +108,22 @@ impl fmt::Display for Mismatch {
 pub struct MemoryFigures {
     /// The pool: inputs, outputs and frames.
     pub pool: u64,
-    /// Encoded plaintexts.
+    /// Encoded plaintexts, the buffer for those that are not resident included.
     pub plaintexts: u64,
+    /// Raw weights of plaintexts that are not resident; 0 if all are.
+    pub raw_weights: u64,
     /// Evaluation keys, expanded.
     pub keys: u64,
+}
+
+/// How a session is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionOptions {
+    /// Threads that prepare it; 0 takes one for each core.
+    pub threads: usize,
+    /// Bytes that encoded plaintexts may take; those that do not fit are encoded from the raw weights whenever they are needed.
+    /// `None` takes what the device has.
+    pub plaintext_memory: Option<u64>,
 }
 
 /// A program on a device with everything it needs but inputs.
@@ -127,23 +139,51 @@ pub struct Session {
 
 impl Session {
     /// Validates the artifact, checks that `keys` are those of its manifest, encodes its weights with `threads`
-    /// threads (0: one for each core), and prepares `device`.
+    /// threads (0: one for each core) as far as the device has memory for them, and prepares `device`.
     pub fn new(
         artifact: &Artifact,
         keys: KeyStore,
-        mut device: Box<dyn Device>,
+        device: Box<dyn Device>,
         threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Session, SessionError> {
+        let options = SessionOptions { threads, plaintext_memory: None };
+        Session::with_options(artifact, keys, device, &options, progress)
+    }
+
+    /// As [`Session::new`], with choices.
+    pub fn with_options(
+        artifact: &Artifact,
+        keys: KeyStore,
+        mut device: Box<dyn Device>,
+        options: &SessionOptions,
         progress: Progress<'_>,
     ) -> Result<Session, SessionError> {
         let params = artifact.validate()?;
         keys.check(&params, &artifact.keys)?;
         let plan = PlaintextPlan::new(artifact)?;
-        let schedule = Schedule::new(artifact, &plan);
+        let residency = match options.plaintext_memory {
+            Some(budget) => Residency::within(artifact, &plan, budget)?,
+            None => {
+                let pool = pool_limbs(artifact).saturating_mul(4 * params.n() as u64);
+                let room = device.room(pool, keys.bytes());
+                Residency::in_room(artifact, &plan, room.unwrap_or(u64::MAX))?
+            }
+        };
+        let schedule = Schedule::new(artifact, &plan, &residency);
         device.prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())?;
-        let plaintexts = plan.encode(artifact, &params, threads, progress)?;
-        let memory =
-            MemoryFigures { pool: device.pool_bytes(), plaintexts: plaintexts.bytes(), keys: keys.bytes() };
-        device.load_plaintexts(Arc::new(plaintexts))?;
+        let encoder = PlaintextEncoder::new(artifact, &plan, &params);
+        let plaintexts = encoder.encode_resident(&plan, &residency, options.threads, progress)?;
+        let memory = MemoryFigures {
+            pool: device.pool_bytes(),
+            plaintexts: plaintexts.bytes(),
+            raw_weights: residency.raw_bytes(artifact, &plan),
+            keys: keys.bytes(),
+        };
+        device.load_plaintexts(plaintexts)?;
+        if !residency.is_complete() {
+            device.load_weights(Arc::new(encoder), &residency)?;
+        }
         device.load_keys(Arc::new(keys))?;
         Ok(Session {
             params,

@@ -5,6 +5,7 @@
 //! thread there is nothing to wait for. Words are computed from words by exact
 //! arithmetic, so neither order, threads nor instruction set change a bit.
 
+mod encode;
 pub mod kernels;
 mod order;
 mod prepare;
@@ -23,9 +24,9 @@ use cerium_ckks::params::Params;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
+use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::{Pages, Plaintexts, Pool};
+use crate::memory::{Pages, PlaintextEncoder, Plaintexts, Pool, Residency};
 use crate::profile::UsageTable;
 use prepare::{PreparedRun, Preparer, ScratchWords};
 use program::TileScratch;
@@ -43,7 +44,9 @@ pub struct CpuDevice {
     /// The run whose tasks are counted in `done`, and how far they are.
     progress: Progress,
     pool: Pool,
-    plaintexts: Arc<Plaintexts>,
+    plaintexts: Plaintexts,
+    /// For plaintexts that are not resident.
+    encoder: Option<Arc<PlaintextEncoder>>,
     keys: Arc<KeyStore>,
     used: UsageTable,
 }
@@ -72,7 +75,8 @@ impl CpuDevice {
             runs: Vec::new(),
             progress: Progress::default(),
             pool: Pool::new(0, 0).map_err(|_| out_of_memory(isa, threads, 0))?,
-            plaintexts: Arc::default(),
+            plaintexts: Plaintexts::default(),
+            encoder: None,
             keys: Arc::default(),
             used: UsageTable::default(),
         })
@@ -131,8 +135,18 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn load_plaintexts(&mut self, plaintexts: Arc<Plaintexts>) -> Result<(), DeviceError> {
+    fn load_plaintexts(&mut self, plaintexts: Plaintexts) -> Result<(), DeviceError> {
         self.plaintexts = plaintexts;
+        Ok(())
+    }
+
+    fn load_weights(&mut self, encoder: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    fn encode(&mut self, jobs: &[EncodeJob]) -> Result<(), DeviceError> {
+        self.encode_plaintexts(jobs);
         Ok(())
     }
 
@@ -194,6 +208,11 @@ impl Device for CpuDevice {
 
     fn pool_bytes(&self) -> u64 {
         self.pool.bytes()
+    }
+
+    /// Keys are in this memory already.
+    fn room(&mut self, pool: u64, _keys: u64) -> Option<u64> {
+        Some(encode::available_memory()?.saturating_sub(pool))
     }
 
     fn take_usage(&mut self) -> UsageTable {

@@ -3,6 +3,7 @@
 //! When a program is prepared, every run becomes one graph: `bind`, then its launches. An activation writes its table and
 //! replays the graph; the order of the GPU's stream sees to the rest, so that the host is ahead of it until it downloads.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use super::error::{MemoryTaken, Purpose};
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::plan::{KeyLimb, Places, Plan, PlannedLaunch};
 use super::{CudaError, cache::CubinCache};
-use crate::device::{Address, Bindings, Device, DeviceError, Run, RunId};
+use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::Plaintexts;
+use crate::memory::{PlaintextEncoder, Plaintexts, Residency};
 use crate::profile::UsageTable;
 
 /// Bytes to which what is put into one allocation is aligned.
@@ -57,6 +58,8 @@ pub struct CudaDevice {
     pool_bytes: u64,
     places: Places,
     keys: Vec<KeyLimb>,
+    /// For plaintexts that are not resident.
+    encoder: Option<Arc<PlaintextEncoder>>,
     /// The table of the activation that runs.
     table: GpuAddress,
     runs: Vec<LoadedRun>,
@@ -91,6 +94,7 @@ impl CudaDevice {
             pool_bytes: 0,
             places: Places::default(),
             keys: Vec::new(),
+            encoder: None,
             table: GpuAddress::default(),
             runs: Vec::new(),
             used: UsageTable::default(),
@@ -263,9 +267,27 @@ impl Device for CudaDevice {
         Ok(())
     }
 
-    fn load_plaintexts(&mut self, plaintexts: Arc<Plaintexts>) -> Result<(), DeviceError> {
-        let parts: Vec<&[u8]> = plaintexts.iter().map(bytemuck::cast_slice).collect();
-        self.places.plaintexts = self.place(Purpose::Plaintexts, &parts)?;
+    fn load_plaintexts(&mut self, plaintexts: Plaintexts) -> Result<(), DeviceError> {
+        let start = self.place(Purpose::Plaintexts, &[bytemuck::cast_slice(plaintexts.words())])?[0];
+        let place = |words: Range<usize>| start.offset(4 * words.start as u64);
+        self.places.plaintexts = plaintexts.ranges().map(place).collect();
+        Ok(())
+    }
+
+    fn load_weights(&mut self, encoder: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    fn encode(&mut self, jobs: &[EncodeJob]) -> Result<(), DeviceError> {
+        let encoder = self.encoder.as_ref().expect("raw weights are loaded before they are encoded");
+        for job in jobs {
+            let mut words = vec![0; encoder.encoding(job.encoding).0.words()];
+            encoder
+                .encode(job.encoding, &mut words)
+                .expect("every encoding was checked when the session was made");
+            self.gpu.write(self.places.plaintexts[job.place.index()], bytemuck::cast_slice(&words))?;
+        }
         Ok(())
     }
 
@@ -311,6 +333,12 @@ impl Device for CudaDevice {
 
     fn pool_bytes(&self) -> u64 {
         self.pool_bytes
+    }
+
+    fn room(&mut self, pool: u64, keys: u64) -> Option<u64> {
+        let (free, _) = self.gpu.memory().ok()?;
+        // A sixteenth for tables, scratch and the functions themselves.
+        Some((free - free / 16).saturating_sub(pool).saturating_sub(keys))
     }
 
     fn take_usage(&mut self) -> UsageTable {

@@ -287,7 +287,7 @@ impl Case {
             keys: vec![request],
             weights: vec![weight(1.0), weight(-2.0), Recipe::Constant { re: 3.0, im: 0.5 }],
             gathers: vec![(0..4).collect()],
-            tensors: vec![Tensor { name: "w".into(), values: vec![0.5, 0.25, -1.0, 0.125] }],
+            tensors: vec![Tensor { name: "w".into(), values: vec![0.5, 0.25, -1.0, 0.125].into() }],
             stages: vec![stage("first"), stage("second")],
             passes: Vec::new(),
             key_plan: None,

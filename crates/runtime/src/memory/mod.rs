@@ -1,7 +1,11 @@
-//! Memory: the pool of limb slots and the resident encoded plaintexts.
+//! Memory: the pool of limb slots, and encoded plaintexts, resident or made when they are needed.
 
+mod encode;
 mod plaintexts;
 mod pool;
+mod residency;
 
-pub use plaintexts::{PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
+pub use encode::PlaintextEncoder;
+pub use plaintexts::{Encoding, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
 pub(crate) use pool::{Pages, Pool};
+pub use residency::{MAX_LOG_PERIOD, Residency, RunSpan};

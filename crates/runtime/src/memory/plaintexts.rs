@@ -5,19 +5,17 @@
 //! exactly once, however many functions or calls share it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
 use cerium_artifact::{
     Artifact, GatherId, MatrixBlock, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef,
 };
 use cerium_ckks::basis::{Basis, Scale};
+use cerium_ckks::encoding::EncodingError;
 use cerium_ckks::encoding::dft::DftFactor;
-use cerium_ckks::encoding::{Encoder, EncodingError};
 use cerium_ckks::params::Params;
-use rayon::prelude::*;
 
 use super::Pages;
-use crate::preparation_pool;
-use crate::progress::{Counter, Progress};
 
 /// Most pairs of a weight parameter and a weight that is bound to it. Their number is not bounded by the size of an
 /// artifact, since functions pass their parameters on.
@@ -43,6 +41,17 @@ pub enum PlaintextError {
         "the program binds more than {MAX_BINDINGS} weights to parameters of its functions; it cannot be run"
     )]
     TooMany,
+    /// The budget is too small.
+    #[error(
+        "encoded weights need at least {needed} bytes (those that cannot be made while the program runs, and those of one \
+         kernel), but may take {budget}; allow them more, or use a machine with more memory"
+    )]
+    Budget {
+        /// Bytes that they may take.
+        budget: u64,
+        /// Bytes that they need.
+        needed: u64,
+    },
     /// There is not enough memory.
     #[error(
         "{bytes} bytes of encoded weights do not fit into memory; use a larger machine or a smaller model"
@@ -58,6 +67,10 @@ pub enum PlaintextError {
 pub struct PlaintextId(u32);
 
 impl PlaintextId {
+    pub(super) fn new(index: usize) -> PlaintextId {
+        PlaintextId(index as u32)
+    }
+
     /// The index.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -66,21 +79,27 @@ impl PlaintextId {
 
 /// One encoding.
 #[derive(Clone, Copy, Debug)]
-struct Encoding {
-    weight: WeightId,
-    basis: Basis,
-    scale: Scale,
-    rotation: u32,
-    log_period: u32,
+pub struct Encoding {
+    /// Of which weight.
+    pub weight: WeightId,
+    /// Its primes.
+    pub basis: Basis,
+    /// Its scale.
+    pub scale: Scale,
+    /// By how much the slots of the weight are rotated to the left.
+    pub rotation: u32,
+    /// Base-2 logarithm of the period of its slots.
+    pub log_period: u32,
 }
 
 impl Encoding {
     /// Words of a limb.
-    fn limb_words(&self) -> usize {
+    pub fn limb_words(&self) -> usize {
         2 << self.log_period
     }
 
-    fn words(&self) -> usize {
+    /// Words of all limbs.
+    pub fn words(&self) -> usize {
         self.limb_words() * self.basis.len()
     }
 }
@@ -182,62 +201,35 @@ impl PlaintextPlan {
         4 * limbs as u64 * params.n() as u64
     }
 
-    /// Encodes everything, with `threads` threads (0: one for each core).
-    pub fn encode(
-        &self,
-        artifact: &Artifact,
-        params: &Params,
-        threads: usize,
-        progress: Progress<'_>,
-    ) -> Result<Plaintexts, PlaintextError> {
-        let out_of_memory = || PlaintextError::OutOfMemory { bytes: self.bytes() };
-        let words = usize::try_from(self.bytes() / 4).map_err(|_| out_of_memory())?;
-        let mut pages = Pages::new(words).map_err(|_| out_of_memory())?;
-        let mut entries = Vec::with_capacity(self.encodings.len());
-        let mut jobs = Vec::with_capacity(self.encodings.len());
-        let mut rest = pages.words_mut();
-        let mut offset = 0;
-        for encoding in &self.encodings {
-            let (own, others) = rest.split_at_mut(encoding.words());
-            jobs.push((encoding, own));
-            rest = others;
-            entries.push(Entry { offset, limb_words: encoding.limb_words(), limbs: encoding.basis.len() });
-            offset += encoding.words();
-        }
-        let counter = Counter::new(progress, "encoding weights", jobs.len());
-        let encoder = Encoder::new(params);
-        let encode = |(encoding, out): (&Encoding, &mut [u32])| {
-            encode(encoding, artifact, params, &encoder, out)?;
-            counter.step();
-            Ok(())
-        };
-        let result: Result<(), PlaintextError> = match preparation_pool(threads) {
-            Some(pool) => pool.install(|| jobs.into_par_iter().try_for_each(encode)),
-            None => jobs.into_iter().try_for_each(encode),
-        };
-        result?;
-        Ok(Plaintexts { pages, entries })
+    /// All encodings in order.
+    pub fn ids(&self) -> impl Iterator<Item = PlaintextId> + use<> {
+        (0..self.encodings.len()).map(PlaintextId::new)
     }
-}
 
-fn encode(
-    encoding: &Encoding,
-    artifact: &Artifact,
-    params: &Params,
-    encoder: &Encoder,
-    out: &mut [u32],
-) -> Result<(), PlaintextError> {
-    let recipe = &artifact.weights[encoding.weight.0 as usize];
-    let mut slots = recipe.slots(&artifact.tensors, &artifact.gathers);
-    slots.rotate_left(encoding.rotation as usize);
-    let (basis, scale) = (encoding.basis, encoding.scale);
-    let encoded = encoder.encode_compact(params, &slots, basis, scale, out);
-    encoded.map_err(|source| PlaintextError::Encoding {
-        weight: recipe.describe(&artifact.tensors),
-        basis,
-        scale,
-        source,
-    })
+    pub(super) fn encodings(&self) -> &[Encoding] {
+        &self.encodings
+    }
+
+    /// What an encoding takes in memory.
+    pub(super) fn shape(&self, id: PlaintextId) -> Entry {
+        let encoding = &self.encodings[id.index()];
+        Entry { offset: 0, limb_words: encoding.limb_words(), limbs: encoding.basis.len() }
+    }
+
+    /// The weight of an encoding.
+    pub(super) fn weight(&self, id: PlaintextId) -> WeightId {
+        self.encodings[id.index()].weight
+    }
+
+    /// Base-2 logarithm of the period of an encoding.
+    pub(super) fn log_period(&self, id: PlaintextId) -> u32 {
+        self.encodings[id.index()].log_period
+    }
+
+    /// The encodings that can be bound to a function's plaintext, in no order; none if the function is never called.
+    pub(super) fn bound(&self, function: usize, plaintext: usize) -> impl Iterator<Item = PlaintextId> + '_ {
+        self.ids[function].get(plaintext).into_iter().flat_map(|ids| ids.values().copied())
+    }
 }
 
 /// The weights bound to each weight parameter of a function.
@@ -273,32 +265,75 @@ fn bindings(artifact: &Artifact) -> Option<Vec<Option<Bound>>> {
     Some(bound)
 }
 
-/// Encoded plaintexts in memory: evaluation domain, Montgomery form, compact.
+/// Encoded plaintexts in memory: evaluation domain, Montgomery form, compact. Behind the resident ones is the working
+/// buffer, whose places have ids of their own.
 #[derive(Debug, Default)]
 pub struct Plaintexts {
     pages: Pages,
     entries: Vec<Entry>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Entry {
+/// Where an encoding is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Entry {
     offset: usize,
     limb_words: usize,
     limbs: usize,
 }
 
+impl Entry {
+    /// The same at another place.
+    pub(super) fn at(self, offset: usize) -> Entry {
+        Entry { offset, ..self }
+    }
+
+    /// Words of all limbs.
+    pub(super) fn words(&self) -> usize {
+        self.limb_words * self.limbs
+    }
+
+    /// Words that it takes, so that the next one is aligned to 16 bytes.
+    pub(super) fn space(&self) -> usize {
+        self.words().next_multiple_of(4)
+    }
+}
+
 impl Plaintexts {
+    pub(super) fn new(pages: Pages, entries: Vec<Entry>) -> Plaintexts {
+        Plaintexts { pages, entries }
+    }
+
     /// The compact words of a limb. Panics if there is no such limb.
     pub fn limb(&self, id: PlaintextId, limb: usize) -> &[u32] {
-        let Entry { offset, limb_words, limbs } = self.entries[id.0 as usize];
+        let Entry { offset, limb_words, limbs } = self.entries[id.index()];
         assert!(limb < limbs, "limb {limb} of a plaintext of {limbs}");
         &self.pages.words()[offset + limb * limb_words..][..limb_words]
     }
 
-    /// The words of each: its compact limbs one behind the other.
-    pub fn iter(&self) -> impl Iterator<Item = &[u32]> {
-        let words = |entry: &Entry| &self.pages.words()[entry.offset..][..entry.limb_words * entry.limbs];
-        self.entries.iter().map(words)
+    /// Each with its position in [`words`](Self::words); empty for encodings that are not resident.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.entries.iter().map(|entry| entry.offset..entry.offset + entry.words())
+    }
+
+    /// All words: compact limbs one behind the other.
+    pub fn words(&self) -> &[u32] {
+        self.pages.words()
+    }
+
+    /// The words of places in the working buffer that follow each other, as those of a run do.
+    ///
+    /// # Panics
+    /// If they overlap.
+    pub fn places_mut(&mut self, ids: impl IntoIterator<Item = PlaintextId>) -> Vec<&mut [u32]> {
+        let (mut rest, mut at) = (self.pages.words_mut(), 0);
+        let mut places = Vec::new();
+        for id in ids {
+            let entry = self.entries[id.index()];
+            let (own, behind) = rest[entry.offset - at..].split_at_mut(entry.words());
+            places.push(own);
+            (rest, at) = (behind, entry.offset + entry.words());
+        }
+        places
     }
 
     /// Bytes that they occupy.

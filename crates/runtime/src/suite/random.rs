@@ -39,8 +39,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         KeyRequest { kind: KeyKind::Relinearization, level },
         KeyRequest { kind: galois(3), level: Level(1) },
     ];
-    let tensors =
-        vec![Tensor { name: "w".into(), values: weights(rng) }];
+    let tensors = vec![Tensor { name: "w".into(), values: weights(rng) }];
     let gathers: Vec<Vec<u32>> = [1, 4, 4, params.slots()]
         .map(|period| (0..period).map(|_| [0, 3, 7, NO_ELEMENT][below(rng, 4)]).collect())
         .into();

@@ -1,0 +1,153 @@
+//! From raw weights to encoded plaintexts.
+
+use cerium_artifact::{Artifact, Recipe, Tensor};
+use cerium_ckks::basis::Basis;
+use cerium_ckks::encoding::{Encoder, EncodingError};
+use cerium_ckks::params::Params;
+use rayon::prelude::*;
+
+use super::Pages;
+use super::plaintexts::{Encoding, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
+use super::residency::Residency;
+use crate::preparation_pool;
+use crate::progress::{Counter, Progress};
+
+/// Makes the encodings of a plan: the recipes, the raw weights and the encoder. It shares the weights with the artifact.
+#[derive(Clone, Debug)]
+pub struct PlaintextEncoder {
+    params: Params,
+    encoder: Encoder,
+    weights: Vec<Recipe>,
+    tensors: Vec<Tensor>,
+    gathers: Vec<Vec<u32>>,
+    encodings: Vec<Encoding>,
+}
+
+impl PlaintextEncoder {
+    /// The encoder of a validated artifact.
+    pub fn new(artifact: &Artifact, plan: &PlaintextPlan, params: &Params) -> PlaintextEncoder {
+        PlaintextEncoder {
+            params: params.clone(),
+            encoder: Encoder::new(params),
+            weights: artifact.weights.clone(),
+            tensors: artifact.tensors.clone(),
+            gathers: artifact.gathers.clone(),
+            encodings: plan.encodings().to_vec(),
+        }
+    }
+
+    /// The encoder of slots.
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The raw weights.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The slot tables.
+    pub fn gathers(&self) -> &[Vec<u32>] {
+        &self.gathers
+    }
+
+    /// What an encoding is of, and its recipe.
+    pub fn encoding(&self, id: PlaintextId) -> (&Encoding, &Recipe) {
+        let encoding = &self.encodings[id.index()];
+        (encoding, &self.weights[encoding.weight.0 as usize])
+    }
+
+    /// Encodes a plaintext: compact limbs one behind the other.
+    ///
+    /// # Errors
+    /// [`PlaintextError::Encoding`]
+    ///
+    /// # Panics
+    /// If `out` has another length.
+    pub fn encode(&self, id: PlaintextId, out: &mut [u32]) -> Result<(), PlaintextError> {
+        let (encoding, recipe) = self.encoding(id);
+        let mut slots = recipe.slots(&self.tensors, &self.gathers);
+        slots.rotate_left(encoding.rotation as usize);
+        let (basis, scale) = (encoding.basis, encoding.scale);
+        let encoded = self.encoder.encode_compact(&self.params, &slots, basis, scale, out);
+        encoded.map_err(|source| self.error(id, source))
+    }
+
+    fn error(&self, id: PlaintextId, source: EncodingError) -> PlaintextError {
+        let (&Encoding { basis, scale, .. }, recipe) = self.encoding(id);
+        PlaintextError::Encoding { weight: recipe.describe(&self.tensors), basis, scale, source }
+    }
+
+    /// Makes sure that [`encode`](Self::encode) succeeds for those that are not resident, mostly without doing it: no
+    /// coefficient is larger than the largest slot.
+    ///
+    /// # Errors
+    /// [`PlaintextError::Encoding`]
+    pub fn check(&self, residency: &Residency) -> Result<(), PlaintextError> {
+        let largest =
+            |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |most, value| most.max(value.abs()));
+        let largest: Vec<f32> =
+            self.tensors.iter().map(|tensor| largest(&mut tensor.values.iter())).collect();
+        for id in residency.moving() {
+            let (encoding, recipe) = self.encoding(id);
+            let (Recipe::Gather { tensor, factor, .. } | Recipe::Diagonal { tensor, factor, .. }) = *recipe
+            else {
+                unreachable!("other recipes are resident")
+            };
+            let bound = f64::from(largest[tensor.0 as usize]) * factor.abs() * encoding.scale.0;
+            // A bit for the sign, and one for all rounding.
+            if bound.is_nan() || bound.log2() + 2.0 >= self.room(encoding.basis) {
+                let mut words = vec![0; encoding.words()];
+                self.encode(id, &mut words)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bits of the largest coefficient with its sign.
+    fn room(&self, basis: Basis) -> f64 {
+        self.params.log_product(basis).min(126.0)
+    }
+
+    /// Encodes what is resident, with `threads` threads (0: one for each core), and makes room for the rest.
+    ///
+    /// # Errors
+    /// [`PlaintextError::Encoding`] of any of the plan, and [`PlaintextError::OutOfMemory`].
+    pub fn encode_resident(
+        &self,
+        plan: &PlaintextPlan,
+        residency: &Residency,
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Plaintexts, PlaintextError> {
+        let out_of_memory = |_| PlaintextError::OutOfMemory { bytes: 4 * residency.words() as u64 };
+        let mut pages = Pages::new(residency.words()).map_err(out_of_memory)?;
+        let entries = residency.entries(plan);
+        let mut jobs = Vec::with_capacity(plan.len());
+        let mut rest = pages.words_mut();
+        for id in plan.ids().filter(|&id| residency.is_resident(id)) {
+            let entry = entries[id.index()];
+            let (own, others) = rest.split_at_mut(entry.space());
+            jobs.push((id, &mut own[..entry.words()]));
+            rest = others;
+        }
+        let counter = Counter::new(progress, "encoding weights", jobs.len());
+        let encode = |(id, out): (PlaintextId, &mut [u32])| {
+            self.encode(id, out)?;
+            counter.step();
+            Ok(())
+        };
+        let result: Result<(), PlaintextError> = match preparation_pool(threads) {
+            Some(pool) => pool.install(|| jobs.into_par_iter().try_for_each(encode)),
+            None => jobs.into_iter().try_for_each(encode),
+        };
+        result?;
+        self.check(residency)?;
+        Ok(Plaintexts::new(pages, entries))
+    }
+}
