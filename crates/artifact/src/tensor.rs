@@ -148,7 +148,7 @@ mod tests {
     fn values_take_the_shortest_exact_form() {
         let cases = [
             (vec![], Element::Bf16),
-            (vec![1.0, -0.0, 3.0e38], Element::Bf16),
+            (vec![1.0, -0.0, 1.5 * 2f32.powi(127)], Element::Bf16),
             (vec![1.0, 1.0 + 1.0 / 1024.0, -6.0e-8], Element::F32),
             (vec![1.0, 1.0 + 1.0 / 1024.0, 2f32.powi(-24), -65504.0], Element::F16),
             (vec![0.1], Element::F32),

@@ -8,6 +8,11 @@
 //! A message whose slots repeat with period p is a polynomial in X^(N/2p), of 2p coefficients. It is encoded
 //! in the ring of degree 2p, and its evaluation at N points is only its evaluation at 2p points, every word
 //! repeated N/2p times: that is the *compact* form, which is never expanded in memory.
+//!
+//! Encodings are the same bits on every machine, and on devices that encode by themselves: each sum, difference and product of
+//! the transform is rounded to f64 by itself, in the order of `fft::inverse` (`(a + bi)(c - di)` is `ac + bd` and
+//! `bc - ad`, never fused); then each part is divided by the number of slots, which is exact, multiplied by the
+//! scale, and rounded to the nearest integer, ties to even. From there on everything is exact.
 
 pub mod dft;
 mod fft;
@@ -70,6 +75,15 @@ impl Encoder {
     /// The encoder of a parameter set.
     pub fn new(params: &Params) -> Encoder {
         Encoder { log_n: params.log_n(), roots: fft::roots(params.log_n() - 1) }
+    }
+
+    /// Factors of the transform of up to `2^log_slots` slots: entry `len/2 + k` is exp(i pi 5^k / 2 len), for the stage of
+    /// length `len`.
+    ///
+    /// # Panics
+    /// If there are more slots than those of a full message.
+    pub fn roots(&self, log_slots: u32) -> &[Complex64] {
+        &self.roots[..1 << log_slots]
     }
 
     /// Number of slots of a full message, N/2.

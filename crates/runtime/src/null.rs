@@ -115,17 +115,25 @@ pub struct Measurement {
     pub usage: UsageTable,
     /// Bytes of the pool: inputs, outputs and the deepest stack of frames.
     pub pool_bytes: u64,
-    /// Bytes of resident encoded plaintexts.
+    /// Bytes of encoded plaintexts, the buffer for those that are not resident included.
     pub plaintext_bytes: u64,
+    /// Bytes of raw weights that the runtime needs because not all plaintexts are resident.
+    pub raw_weight_bytes: u64,
     /// Bytes of the expanded evaluation keys.
     pub key_bytes: u64,
 }
 
 /// Walks the schedule of an artifact, calls included, without computing.
 pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
+    measure_within(artifact, u64::MAX)
+}
+
+/// As [`measure`], with at most `plaintext_memory` bytes of encoded plaintexts.
+pub fn measure_within(artifact: &Artifact, plaintext_memory: u64) -> Result<Measurement, SessionError> {
     let params = artifact.validate()?;
     let plaintexts = PlaintextPlan::new(artifact)?;
-    let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
+    let residency = Residency::within(artifact, &plaintexts, plaintext_memory)?;
+    let schedule = Schedule::new(artifact, &plaintexts, &residency);
     let mut device = NullDevice::new();
     let infallible = "the null device accepts everything";
     device
@@ -137,7 +145,8 @@ pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
     Ok(Measurement {
         usage: device.take_usage(),
         pool_bytes: device.pool_bytes(),
-        plaintext_bytes: plaintexts.bytes(),
+        plaintext_bytes: residency.resident_bytes() + residency.working_bytes(),
+        raw_weight_bytes: residency.raw_bytes(artifact, &plaintexts),
         key_bytes: key_limbs.sum::<u64>() * 4 * params.n() as u64,
     })
 }

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     ensure!(difference < 1e-9, "the program computes something else: {difference:.1e} off");
     let mut report = json!({ "params": params.name(), "depth": depth, "slots": params.slots() });
     if !options.clear {
-        let encrypted = run_encrypted(&source, &params, &input, options.threads)?;
+        let encrypted = run_encrypted(&source, &params, &input, &options.session())?;
         let (error, promise) = (encrypted.error(0, &clear, params.slots()), encrypted.promises[0]);
         ensure!(error <= promise, "an error of {error:.2e} exceeds the promised {promise:.2e}");
         report["largest_error"] = error.into();

@@ -67,7 +67,7 @@ fn main() -> Result<()> {
         println!("  the program, clear      {:.1}%", 100.0 * test.accuracy(&weights));
     }
     if !options.clear {
-        let encrypted = run_encrypted(&source, &params, &input, options.threads)?;
+        let encrypted = run_encrypted(&source, &params, &input, &options.session())?;
         let trained = training::weights(&train, &encrypted.outputs[0]);
         let error = training::of_weights(encrypted.error(0, &clear, columns));
         let promise = training::of_weights(encrypted.promises[0]);

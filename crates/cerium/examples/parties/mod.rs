@@ -13,7 +13,7 @@ use cerium::compiler::dsl::SourceProgram;
 use cerium::compiler::ir::Trace;
 use cerium::compiler::{CompileOptions, compile};
 use cerium::runtime::memory::PlaintextPlan;
-use cerium::runtime::{CpuDevice, KeyStore, MemoryFigures, Session, progress};
+use cerium::runtime::{CpuDevice, KeyStore, MemoryFigures, Session, SessionOptions, progress};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -32,12 +32,21 @@ pub(crate) struct Options {
     /// Threads of the server; 0 takes one for each core.
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,
+    /// Megabytes that encoded weights may take; those beyond are encoded whenever they are needed.
+    #[arg(long)]
+    pub(crate) plaintext_megabytes: Option<u64>,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl Options {
+    /// How the server prepares.
+    pub(crate) fn session(&self) -> SessionOptions {
+        let plaintext_memory = self.plaintext_megabytes.map(|megabytes| megabytes * 1_000_000);
+        SessionOptions { threads: self.threads, plaintext_memory }
+    }
+
     /// The parameter set.
     pub(crate) fn params(&self) -> Result<Params> {
         let named = if self.insecure { Params::named_insecure } else { Params::named };
@@ -100,11 +109,11 @@ pub(crate) fn run_encrypted(
     source: &SourceProgram,
     params: &Params,
     inputs: &[Slots],
-    threads: usize,
+    options: &SessionOptions,
 ) -> Result<Encrypted> {
     let start = Instant::now();
-    let options = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
-    let artifact = compile(source, &options, &mut Trace::default())?;
+    let samples = CompileOptions { samples: vec![inputs.to_vec()], ..CompileOptions::default() };
+    let artifact = compile(source, &samples, &mut Trace::default())?;
     let compilation = start.elapsed();
 
     let start = Instant::now();
@@ -129,9 +138,9 @@ pub(crate) fn run_encrypted(
 
     let start = Instant::now();
     let count = keys.len();
-    let keys = KeyStore::from_keys(params, &artifact.keys, keys, threads, &progress::silent)?;
-    let device = Box::new(CpuDevice::new(threads)?);
-    let mut session = Session::new(&artifact, keys, device, threads, &progress::silent)?;
+    let keys = KeyStore::from_keys(params, &artifact.keys, keys, options.threads, &progress::silent)?;
+    let device = Box::new(CpuDevice::new(options.threads)?);
+    let mut session = Session::with_options(&artifact, keys, device, options, &progress::silent)?;
     let preparation = start.elapsed();
     let (answers, profile) = session.run(&encrypted)?;
 

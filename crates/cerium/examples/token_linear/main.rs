@@ -7,6 +7,7 @@
 //! ```
 
 mod layer;
+#[allow(dead_code, reason = "the error of this example is that of elements, not of slots")]
 #[path = "../parties/mod.rs"]
 mod parties;
 
@@ -83,7 +84,7 @@ fn main() -> Result<()> {
             println!("{size}, in the clear: largest error {error:.2e}");
         }
     } else {
-        let encrypted = run_encrypted(&source, &params, &inputs, options.threads)?;
+        let encrypted = run_encrypted(&source, &params, &inputs, &options.session())?;
         let error = largest_error(&source, &encrypted.outputs, &expected);
         let promise = encrypted.promises.iter().copied().fold(0.0, f64::max);
         ensure!(error <= promise, "an error of {error:.2e} exceeds the promised {promise:.2e}");

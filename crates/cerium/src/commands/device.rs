@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use cerium_runtime::CpuDevice;
 use cerium_runtime::cuda::cache::CubinCache;
 use cerium_runtime::cuda::compile::KernelCompiler;
 use cerium_runtime::cuda::host::{HostGpu, Order};
 use cerium_runtime::cuda::{CudaDevice, CudaError, CudaOptions};
 use cerium_runtime::device::{Device, DeviceError};
+use cerium_runtime::{CpuDevice, SessionOptions};
 
+use crate::figures;
 use crate::speed;
 
 /// A device, and what a GPU needs besides.
@@ -27,6 +28,10 @@ pub(super) struct DeviceArgs {
     /// Folder of compiled kernels. Without, `cerium/cubins` in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     cubins: Option<PathBuf>,
+    /// Memory that encoded weights may take, such as `4GB`; those beyond are encoded from the raw weights whenever they are
+    /// needed. Without, what the device has.
+    #[arg(long, value_name = "SIZE", value_parser = figures::parse_bytes)]
+    plaintext_memory: Option<u64>,
     /// Take the time of each stage on a GPU, which makes the whole slower.
     #[arg(long)]
     stage_times: bool,
@@ -58,6 +63,11 @@ impl FromStr for Choice {
 }
 
 impl DeviceArgs {
+    /// How sessions are made, prepared by `threads` threads (0: one for each core).
+    pub(super) fn session(&self, threads: usize) -> SessionOptions {
+        SessionOptions { threads, plaintext_memory: self.plaintext_memory }
+    }
+
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
     pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>> {
         match self.open_cuda()? {

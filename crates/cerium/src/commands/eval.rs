@@ -98,7 +98,8 @@ impl Eval {
                 (secret, KeyStore::from_keys(params, requests, keys, threads, &step)?)
             }
         };
-        let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
+        let options = self.device.session(threads);
+        let mut session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
         let preparation = start.elapsed();
 
         let mut tally = Tally::default();

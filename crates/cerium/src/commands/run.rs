@@ -49,7 +49,8 @@ impl Run {
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();
         let keys = KeyStore::open(&self.keys, &program.params, &program.artifact.keys, threads, &step)?;
-        let mut session = Session::new(&program.artifact, keys, device, threads, &step)?;
+        let options = self.device.session(threads);
+        let mut session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
         let preparation = start.elapsed();
         let (outputs, profile) = progress.work("running", || session.run(&inputs))?;
         let bytes = wire::encode_ciphertexts(&program.params, program.digest, &outputs);

@@ -22,7 +22,7 @@ enum Value {
 }
 
 /// Called after each operation that makes a ciphertext, with the slots of its first operand and its result.
-pub type Observer<'a> = dyn FnMut(&Node<Op>, &[Complex64], &[Complex64]) + 'a;
+pub type Observer<'a> = dyn FnMut(&Node<Op>, &Slots, &Arc<Slots>) + 'a;
 
 /// Changes values as they are made; `()` changes nothing.
 pub(super) trait Perturb {
@@ -160,19 +160,13 @@ impl<'a> Interpreter<'a> {
         let map = |a: &ValueId, f: &dyn Fn(Complex64) -> Complex64| {
             Value::Cipher(Arc::new(ct(a).iter().map(|&x| f(x)).collect()))
         };
-        let zip = |a: &ValueId, b: &ValueId, f: &dyn Fn(Complex64, Complex64) -> Complex64| {
-            Value::Cipher(Arc::new(ct(a).iter().zip(ct(b).iter()).map(|(&x, &y)| f(x, y)).collect()))
-        };
-        let zip_plain = |a: &ValueId, p: &ValueId, f: &dyn Fn(Complex64, Complex64) -> Complex64| {
-            Value::Cipher(Arc::new(ct(a).iter().zip(pt(p).iter().cycle()).map(|(&x, &y)| f(x, y)).collect()))
-        };
         match op {
-            Op::Add { a, b } => zip(a, b, &|x, y| x + y),
-            Op::Sub { a, b } => zip(a, b, &|x, y| x - y),
-            Op::Mul { a, b } => zip(a, b, &|x, y| x * y),
+            Op::Add { a, b } => pairwise(&ct(a), &ct(b), |x, y| x + y),
+            Op::Sub { a, b } => pairwise(&ct(a), &ct(b), |x, y| x - y),
+            Op::Mul { a, b } => pairwise(&ct(a), &ct(b), |x, y| x * y),
             Op::Neg { a } => map(a, &|x| -x),
-            Op::AddPlain { a, p } => zip_plain(a, p, &|x, y| x + y),
-            Op::MulPlain { a, p } => zip_plain(a, p, &|x, y| x * y),
+            Op::AddPlain { a, p } => pairwise(&ct(a), &pt(p), |x, y| x + y),
+            Op::MulPlain { a, p } => pairwise(&ct(a), &pt(p), |x, y| x * y),
             Op::AddConst { a, value } => map(a, &|x| x + value.0),
             Op::MulConst { a, value, .. } => map(a, &|x| x * value.0),
             Op::Rotate { a, by } => {
@@ -233,6 +227,13 @@ fn ciphers(values: &[Value]) -> Vec<Arc<Slots>> {
         Value::Plain(_) => None,
     };
     values.iter().filter_map(cipher).collect()
+}
+
+/// Slot by slot; `b` repeats. Programs with many weights spend their time here.
+fn pairwise(a: &[Complex64], b: &[Complex64], f: impl Fn(Complex64, Complex64) -> Complex64) -> Value {
+    let mut slots = Slots::with_capacity(a.len());
+    a.chunks(b.len()).for_each(|period| slots.extend(period.iter().zip(b).map(|(&x, &y)| f(x, y))));
+    Value::Cipher(Arc::new(slots))
 }
 
 fn cipher(value: &Value) -> &Arc<Slots> {

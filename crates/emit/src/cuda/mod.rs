@@ -6,6 +6,7 @@
 //! (arithmetic, loads) is in `device/words.cuh`.
 
 pub mod abi;
+pub mod encode;
 pub mod program;
 
 mod base_convert;

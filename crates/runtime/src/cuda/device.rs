@@ -13,13 +13,14 @@ use cerium_emit::cuda::abi::BIND_THREADS;
 
 use super::compile::KernelCompiler;
 use super::driver::DriverGpu;
+use super::encode::Encodings;
 use super::error::{MemoryTaken, Purpose};
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::plan::{KeyLimb, Places, Plan, PlannedLaunch};
 use super::{CudaError, cache::CubinCache};
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextEncoder, Plaintexts, Residency};
+use crate::memory::{PlaintextEncoder, PlaintextId, Plaintexts, Residency};
 use crate::profile::UsageTable;
 
 /// Bytes to which what is put into one allocation is aligned.
@@ -59,7 +60,7 @@ pub struct CudaDevice {
     places: Places,
     keys: Vec<KeyLimb>,
     /// For plaintexts that are not resident.
-    encoder: Option<Arc<PlaintextEncoder>>,
+    encodings: Option<Encodings>,
     /// The table of the activation that runs.
     table: GpuAddress,
     runs: Vec<LoadedRun>,
@@ -94,15 +95,19 @@ impl CudaDevice {
             pool_bytes: 0,
             places: Places::default(),
             keys: Vec::new(),
-            encoder: None,
+            encodings: None,
             table: GpuAddress::default(),
             runs: Vec::new(),
             used: UsageTable::default(),
         }
     }
 
+    pub(super) fn gpu(&mut self) -> &mut dyn Gpu {
+        self.gpu.as_mut()
+    }
+
     /// Allocates memory for a purpose.
-    fn allocate(&mut self, what: Purpose, bytes: u64) -> Result<GpuAddress, CudaError> {
+    pub(super) fn allocate(&mut self, what: Purpose, bytes: u64) -> Result<GpuAddress, CudaError> {
         match self.gpu.allocate(bytes)? {
             Some(address) => {
                 self.taken.add(what, bytes);
@@ -117,7 +122,7 @@ impl CudaDevice {
     }
 
     /// Writes parts one behind the other into one allocation; returns where each begins.
-    fn place(&mut self, what: Purpose, parts: &[&[u8]]) -> Result<Vec<GpuAddress>, CudaError> {
+    pub(super) fn place(&mut self, what: Purpose, parts: &[&[u8]]) -> Result<Vec<GpuAddress>, CudaError> {
         let mut bytes = 0;
         let offsets: Vec<u64> = parts
             .iter()
@@ -274,21 +279,23 @@ impl Device for CudaDevice {
         Ok(())
     }
 
-    fn load_weights(&mut self, encoder: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {
-        self.encoder = Some(encoder);
+    fn load_weights(
+        &mut self,
+        encoder: Arc<PlaintextEncoder>,
+        residency: &Residency,
+    ) -> Result<(), DeviceError> {
+        let ids: Vec<PlaintextId> = residency.moving().collect();
+        let batch = residency.spans().iter().map(|span| span.encoded.len()).max().unwrap_or(0);
+        self.encodings = Some(self.place_weights(&encoder, &ids, batch)?);
         Ok(())
     }
 
     fn encode(&mut self, jobs: &[EncodeJob]) -> Result<(), DeviceError> {
-        let encoder = self.encoder.as_ref().expect("raw weights are loaded before they are encoded");
-        for job in jobs {
-            let mut words = vec![0; encoder.encoding(job.encoding).0.words()];
-            encoder
-                .encode(job.encoding, &mut words)
-                .expect("every encoding was checked when the session was made");
-            self.gpu.write(self.places.plaintexts[job.place.index()], bytemuck::cast_slice(&words))?;
-        }
-        Ok(())
+        let encodings = self.encodings.take().expect("raw weights are loaded before they are encoded");
+        let places = std::mem::take(&mut self.places.plaintexts);
+        let encoded = self.encode_plaintexts(&encodings, CudaDevice::targets(&places, jobs));
+        (self.encodings, self.places.plaintexts) = (Some(encodings), places);
+        Ok(encoded?)
     }
 
     fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError> {

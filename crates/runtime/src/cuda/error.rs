@@ -104,6 +104,8 @@ pub enum Purpose {
     Keys,
     /// Encoded plaintexts.
     Plaintexts,
+    /// Raw weights, for plaintexts that are encoded while the program runs.
+    Weights,
     /// Tables of transforms, and what launches read besides limbs.
     Tables,
     /// Limbs within a launch.
@@ -116,6 +118,7 @@ impl fmt::Display for Purpose {
             Purpose::Pool => "the working memory of the program",
             Purpose::Keys => "its evaluation keys",
             Purpose::Plaintexts => "its encoded weights",
+            Purpose::Weights => "its raw weights",
             Purpose::Tables => "its tables",
             Purpose::Scratch => "its scratch memory",
         })

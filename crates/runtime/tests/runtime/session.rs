@@ -15,7 +15,7 @@ use cerium_runtime::null::{NullDevice, measure};
 use cerium_runtime::progress::silent;
 use cerium_runtime::suite::Case;
 use cerium_runtime::suite::random::{self, small_params};
-use cerium_runtime::{CpuDevice, KeyStore, Mismatch, Session, SessionError};
+use cerium_runtime::{CpuDevice, KeyStore, Mismatch, Session, SessionError, SessionOptions};
 
 use crate::fresh_rng;
 use crate::naive::Naive;
@@ -109,6 +109,50 @@ fn inputs_that_do_not_fit_are_refused() {
     let error = refused(&[zeros(&params, top, params.scale(top), 3)]);
     assert_eq!(mismatch(error), Mismatch::Polynomials { given: 3 });
     session.run(&inputs).unwrap();
+}
+
+/// Whatever plaintexts may take, results are the same, and they take no more.
+#[test]
+fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
+    let mut rng = fresh_rng();
+    let mut moved = 0;
+    for (log_n, rounds) in [(4, 10), (5, 10), (10, 2), (13, 1)] {
+        for _ in 0..rounds {
+            let Case { artifact, params, keys, inputs } = Case::random(&mut rng, log_n);
+            let open = |plaintext_memory, threads| {
+                let keys = KeyStore::from_keys(&params, &artifact.keys, keys.clone(), 1, &silent).unwrap();
+                let device = Box::new(CpuDevice::new(threads).unwrap());
+                let options = SessionOptions { threads: 1, plaintext_memory };
+                Session::with_options(&artifact, keys, device, &options, &silent)
+            };
+            let mut whole = open(Some(u64::MAX), 1).unwrap();
+            let (expected, _) = whole.run(&inputs).unwrap();
+            let all = whole.memory().plaintexts;
+            assert_eq!(whole.memory().raw_weights, 0);
+            let least = match open(Some(0), 1) {
+                Err(SessionError::Plaintext(PlaintextError::Budget { budget: 0, needed })) => needed,
+                other => panic!("{:?}", other.err()),
+            };
+            assert!(open(Some(least - 1), 1).is_err());
+            for (budget, threads) in [(least, 1), (least, 2), (least.midpoint(all), 1), (all - 1, 2)] {
+                let Ok(mut session) = open(Some(budget), threads) else {
+                    assert!(budget < least, "{least} bytes are enough, {budget} are not");
+                    continue;
+                };
+                let memory = session.memory();
+                assert!(memory.plaintexts <= budget, "{} of {budget} bytes", memory.plaintexts);
+                if memory.raw_weights > 0 {
+                    assert_eq!(memory.raw_weights, artifact.tensors[0].values.bytes());
+                    moved += 1;
+                }
+                for _ in 0..2 {
+                    let (outputs, _) = session.run(&inputs).unwrap();
+                    assert!(outputs.iter().zip(&expected).all(|(a, b)| a.words() == b.words()));
+                }
+            }
+        }
+    }
+    assert!(moved > 20, "plaintexts were encoded on the way in {moved} sessions");
 }
 
 #[test]

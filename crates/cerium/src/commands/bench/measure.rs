@@ -74,7 +74,8 @@ impl Setup {
     ) -> Result<Session> {
         let step = |what: &'static str, done: usize, total: usize| self.progress.step(what, done, total);
         let keys = KeyStore::from_keys(&self.params, &program.artifact.keys, keys, 0, &step)?;
-        let session = Session::new(&program.artifact, keys, device, 0, &step)?;
+        let options = self.device.session(0);
+        let session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
         self.progress.clear();
         Ok(session)
     }

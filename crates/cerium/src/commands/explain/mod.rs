@@ -15,7 +15,7 @@ use cerium_compiler::ir::Trace;
 use cerium_compiler::kernel::Fusion;
 use cerium_compiler::{CompileOptions, bootstrap, compile};
 use cerium_emit::cost::{GPUS, Gpu};
-use cerium_runtime::null::{Measurement, measure};
+use cerium_runtime::null::{Measurement, measure_within};
 use cerium_runtime::{KernelClass, Usage};
 use serde_json::{Value, json};
 
@@ -32,6 +32,9 @@ pub(crate) struct Explain {
     /// Predict the time on this GPU, which need not be at hand: a100, h100, h200 or b200.
     #[arg(long, value_name = "GPU", value_parser = gpu_named)]
     device: Option<&'static Gpu>,
+    /// Memory that encoded weights may take, such as `4GB`. Without, all are encoded once.
+    #[arg(long, value_name = "SIZE", value_parser = figures::parse_bytes)]
+    plaintext_memory: Option<u64>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -52,7 +55,7 @@ impl Explain {
             let report = gpu::Report::new(&program.artifact, &program.params, gpu, before);
             return self.print(|| report.to_text(), || report.to_json());
         }
-        let costs = measure(&program.artifact)?;
+        let costs = measure_within(&program.artifact, self.plaintext_memory.unwrap_or(u64::MAX))?;
         let speed = Speed::measure(&program.params);
         let report = Report { program, costs, speed };
         self.print(|| report.to_text(), || report.to_json())
@@ -245,7 +248,8 @@ impl Report {
     }
 
     fn memory(&self) -> u64 {
-        self.costs.key_bytes + self.costs.plaintext_bytes + self.costs.pool_bytes
+        let Measurement { key_bytes, plaintext_bytes, raw_weight_bytes, pool_bytes, .. } = self.costs;
+        key_bytes + plaintext_bytes + raw_weight_bytes + pool_bytes
     }
 
     fn port_row(&self, kind: &str, port: &Port) -> Vec<String> {
@@ -345,6 +349,7 @@ impl Report {
             })),
             "raw_weight_bytes": self.raw_weight_bytes(),
             "encoded_weight_bytes": self.costs.plaintext_bytes,
+            "resident_raw_weight_bytes": self.costs.raw_weight_bytes,
             "pool_bytes": self.costs.pool_bytes,
             "memory_bytes": self.memory(),
             "predicted_seconds_one_thread": self.total_time().as_secs_f64(),

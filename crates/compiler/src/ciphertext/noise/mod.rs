@@ -13,6 +13,8 @@
 mod bootstraps;
 mod errors;
 
+use std::sync::Arc;
+
 use num_complex::Complex64;
 
 use super::interpret::Perturb;
@@ -31,6 +33,9 @@ const LARGEST: f64 = 4.0;
 
 /// Noisy runs of each sample.
 const DRAWS: u64 = 2;
+
+/// After so many operations the slots that were seen are enough.
+const MANY: usize = 30_000;
 
 /// Estimated errors of a program, in units of slots.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,9 +64,12 @@ pub fn estimate(
     let mut operations = 0;
     let params = &module.context.params;
     let mut bootstraps = Bootstraps::new(params);
-    for (index, inputs) in samples.iter().enumerate() {
+    'runs: for (index, inputs) in samples.iter().enumerate() {
         let expected = ideal.run(inputs);
         for draw in 0..DRAWS {
+            if operations > MANY {
+                break 'runs;
+            }
             let seed = index as u64 * DRAWS + draw;
             let mut raises = Clean { bootstraps: &mut bootstraps, raises: Raises::new(params, seed) };
             let clean = run(&interpreter, module, inputs, &mut raises);
@@ -91,17 +99,15 @@ pub fn estimate(
 /// What a run made: outputs, and the last ciphertext of each stage.
 struct Run {
     outputs: Vec<Slots>,
-    stages: Vec<Slots>,
+    stages: Vec<Arc<Slots>>,
     operations: usize,
 }
 
 fn run(interpreter: &Interpreter<'_>, module: &Module, inputs: &[Slots], errors: &mut dyn Perturb) -> Run {
-    let mut stages = vec![Slots::new(); module.stages.len()];
+    let mut stages = vec![Arc::default(); module.stages.len()];
     let mut operations = 0;
     let outputs = interpreter.run_perturbed(inputs, errors, &mut |node, _, slots| {
-        let last = &mut stages[node.stage.0 as usize];
-        last.clear();
-        last.extend_from_slice(slots);
+        stages[node.stage.0 as usize] = Arc::clone(slots);
         operations += 1;
     });
     Run { outputs, stages, operations }
