@@ -45,7 +45,7 @@ pub fn source(log_period: u32, tables: &EncodeTables) -> Source {
     assert!(log_period <= MAX_LOG_PERIOD, "a period of 2^{log_period} slots does not fit shared memory");
     let body = format!(
         "{library}
-extern \"C\" __global__ void __launch_bounds__({threads})
+extern \"C\" __global__ void __launch_bounds__({threads}, 4)
 {ENTRY}(const u64* pointers, const u32* constants, const u32* tables) {{
     __shared__ double re[{period}], im[{period}];
     __shared__ u32 words[2 * {period}];

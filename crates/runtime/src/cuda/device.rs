@@ -343,7 +343,8 @@ impl Device for CudaDevice {
     }
 
     fn room(&mut self, pool: u64, keys: u64) -> Option<u64> {
-        let (free, _) = self.gpu.memory().ok()?;
+        // One that does not know says 0.
+        let (free, _) = self.gpu.memory().ok().filter(|(free, _)| *free > 0)?;
         // A sixteenth for tables, scratch and the functions themselves.
         Some((free - free / 16).saturating_sub(pool).saturating_sub(keys))
     }

@@ -150,10 +150,13 @@ mod tests {
         WeightRef,
     };
     use cerium_ckks::basis::Scale;
+    use cerium_ckks::encoding::Encoder;
     use cerium_ckks::params::{Params, ParamsSpec};
     use rand_core::RngCore;
 
+    use super::super::arch::Arch;
     use super::super::host::{HostGpu, Order};
+    use super::super::nvrtc::Nvrtc;
     use super::*;
     use crate::memory::PlaintextPlan;
     use crate::testing::fresh_rng;
@@ -257,6 +260,29 @@ mod tests {
                 let mut words = vec![0; size(id)];
                 device.gpu().read(place, bytemuck::cast_slice_mut(&mut words)).unwrap();
                 assert!(words == expected, "{:?}", encoder.encoding(id));
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_compile_without_spills() {
+        let nvrtc = match Nvrtc::load(None) {
+            Ok(nvrtc) => nvrtc,
+            Err(error) => {
+                println!("skipped: {error}");
+                return;
+            }
+        };
+        let params = Params::new(ParamsSpec::insecure(13, 40, 4, 3).unwrap()).unwrap();
+        let tables = EncodeTables::new(&params, &Encoder::new(&params), MAX_LOG_PERIOD);
+        for arch in [Arch::SM_80, Arch::SM_90, Arch::SM_100] {
+            for log_period in [0, 1, 8, MAX_LOG_PERIOD] {
+                let source = encode::source(log_period, &tables);
+                let compiled = nvrtc.compile(&source.entry, &source.text, arch).unwrap();
+                let [resources] = &compiled.resources[..] else { panic!("there is one kernel") };
+                println!("{arch}, period 2^{log_period}: {resources:?}");
+                assert_eq!((resources.spill_store_bytes, resources.spill_load_bytes), (0, 0));
+                assert!(resources.registers <= 128 && resources.shared_bytes <= 48 << 10);
             }
         }
     }

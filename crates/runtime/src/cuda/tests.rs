@@ -19,11 +19,12 @@ use rand_core::RngCore;
 
 use super::error::Purpose;
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
+use super::host::{HostGpu, Order};
 use super::{CudaDevice, CudaError, CudaOptions};
 use crate::device::{Device, DeviceError};
 use crate::progress::silent;
 use crate::testing::fresh_rng;
-use crate::{KernelClass, KeyStore, Profile, Session, SessionError};
+use crate::{CpuDevice, KernelClass, KeyStore, Profile, Session, SessionError, SessionOptions};
 
 /// What a launch was given when it ran.
 #[derive(Clone, Debug)]
@@ -455,6 +456,35 @@ fn what_does_not_fit_is_named_with_its_figures() {
     let pool = refused(100);
     assert!(matches!(pool, CudaError::OutOfMemory { what: Purpose::Pool, .. }), "{pool}");
     assert!(pool.to_string().contains("has taken nothing yet"), "{pool}");
+}
+
+/// With too little memory for all encoded weights, the words are those of the CPU.
+#[test]
+fn weights_are_encoded_before_the_runs_that_read_them() {
+    let Some(host) = HostGpu::new(Order::Descending) else {
+        println!("skipped: there is no C++ compiler");
+        return;
+    };
+    let case = Case::new();
+    let mut rng = fresh_rng();
+    let (level, scale) = (Level(0), case.params.scale(Level(0)));
+    let limb = |prime| {
+        let q = case.params.modulus(prime).value();
+        (0..case.params.n()).map(|_| rng.next_u32() % q).collect::<Vec<u32>>()
+    };
+    let words = case.ends.iter().copied().flat_map(limb).collect();
+    let input = [Ciphertext::new(&case.params, level, scale, 2, words).unwrap()];
+    let run = |device: Box<dyn Device>, plaintext_memory: u64| {
+        let options = SessionOptions { threads: 1, plaintext_memory: Some(plaintext_memory) };
+        let session = Session::with_options(&case.artifact, case.key_store(), device, &options, &silent);
+        let mut session = session.unwrap();
+        let outputs = [(); 2].map(|()| session.run(&input).unwrap().0[0].words().to_vec());
+        (outputs, session.memory())
+    };
+    let (expected, memory) = run(Box::new(CpuDevice::new(1).unwrap()), u64::MAX);
+    let (outputs, tight) = run(Box::new(CudaDevice::on(Box::new(host), false)), memory.plaintexts - 4);
+    assert!(tight.plaintexts < memory.plaintexts && tight.raw_weights > 0, "{tight:?} of {memory:?}");
+    assert_eq!(outputs, expected);
 }
 
 #[test]

@@ -130,10 +130,9 @@ impl PlaintextEncoder {
         let entries = residency.entries(plan);
         let mut jobs = Vec::with_capacity(plan.len());
         let mut rest = pages.words_mut();
-        for id in plan.ids().filter(|&id| residency.is_resident(id)) {
-            let entry = entries[id.index()];
-            let (own, others) = rest.split_at_mut(entry.space());
-            jobs.push((id, &mut own[..entry.words()]));
+        for id in residency.residents(plan) {
+            let (own, others) = rest.split_at_mut(entries[id.index()].words());
+            jobs.push((id, own));
             rest = others;
         }
         let counter = Counter::new(progress, "encoding weights", jobs.len());

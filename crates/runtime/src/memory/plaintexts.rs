@@ -292,9 +292,9 @@ impl Entry {
         self.limb_words * self.limbs
     }
 
-    /// Words that it takes, so that the next one is aligned to 16 bytes.
-    pub(super) fn space(&self) -> usize {
-        self.words().next_multiple_of(4)
+    /// Whether devices want it aligned to 16 bytes: all but those of two words a limb, which stand behind the others.
+    pub(super) fn is_aligned(&self) -> bool {
+        self.limb_words >= 4
     }
 }
 

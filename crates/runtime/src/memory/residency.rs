@@ -16,6 +16,9 @@ use super::plaintexts::{Entry, PlaintextError, PlaintextId, PlaintextPlan};
 /// fast memory of one of its processors. Longer ones are few in a program whose weights are many.
 pub const MAX_LOG_PERIOD: u32 = 11;
 
+/// Bytes of plaintexts that are kept without asking: what encoding needs besides is not much less.
+const FEW: u64 = 64 << 20;
+
 /// Consecutive kernels of a function without calls between them, and what is encoded before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunSpan {
@@ -54,7 +57,7 @@ impl Residency {
                 .into_iter()
                 .map(|(function, steps, _)| RunSpan { function, steps, encoded: vec![] })
                 .collect(),
-            resident_words: plan.ids().map(|id| plan.shape(id).space()).sum(),
+            resident_words: plan.ids().map(|id| plan.shape(id).words()).sum(),
             working_words: 0,
         }
     }
@@ -77,21 +80,19 @@ impl Residency {
         let budget = usize::try_from(budget / 4).unwrap_or(usize::MAX);
         let movable: Vec<bool> = plan.ids().map(|id| is_movable(artifact, plan, id)).collect();
         let fixed: usize =
-            plan.ids().filter(|id| !movable[id.index()]).map(|id| plan.shape(id).space()).sum();
+            plan.ids().filter(|id| !movable[id.index()]).map(|id| plan.shape(id).words()).sum();
         // Words of a function's plaintext in the working buffer; 0 if all weights bound to it must stay.
         let words = |function: usize, plaintext: usize| {
             let movable = plan.bound(function, plaintext).filter(|id| movable[id.index()]);
-            movable.map(|id| plan.shape(id).space()).max().unwrap_or(0)
+            movable.map(|id| plan.shape(id).words()).max().unwrap_or(0)
         };
         let least = spans(artifact, words, 0).iter().map(|span| total(&span.2)).max().unwrap_or(0);
-        if fixed + least > budget {
-            return Err(PlaintextError::Budget {
-                budget: 4 * budget as u64,
-                needed: 4 * (fixed + least) as u64,
-            });
+        let needed = aligned(fixed) + least;
+        if needed > budget {
+            return Err(PlaintextError::Budget { budget: 4 * budget as u64, needed: 4 * needed as u64 });
         }
         // Half of what is left is enough for the buffer; where a run takes less, it becomes less.
-        let spans = spans(artifact, words, least.max((budget - fixed) / 2));
+        let spans = spans(artifact, words, least.max((budget - aligned(fixed)) / 2));
         let working = spans.iter().map(|span| total(&span.2)).max().unwrap_or(0);
         let uses = uses(artifact, plan, &spans);
         let mut order: Vec<PlaintextId> = plan.ids().filter(|id| movable[id.index()]).collect();
@@ -99,8 +100,8 @@ impl Residency {
         let mut resident: Vec<bool> = movable.iter().map(|movable| !movable).collect();
         let mut resident_words = fixed;
         for id in order {
-            let words = plan.shape(id).space();
-            if resident_words + words + working <= budget {
+            let words = plan.shape(id).words();
+            if aligned(resident_words + words) + working <= budget {
                 resident[id.index()] = true;
                 resident_words += words;
             }
@@ -114,21 +115,18 @@ impl Residency {
         Ok(residency)
     }
 
-    /// As [`Residency::within`], for `room` bytes of plaintexts and raw weights together. The raw weights of all plaintexts count as soon
-    /// as some are not resident.
+    /// What suits a device that has `room` bytes for plaintexts and raw weights together: everything where there is room
+    /// for it, little of it, or no other way, so that the device will say what is missing.
     ///
-    /// # Errors
-    /// As [`Residency::within`].
-    pub fn in_room(
-        artifact: &Artifact,
-        plan: &PlaintextPlan,
-        room: u64,
-    ) -> Result<Residency, PlaintextError> {
-        if plan.bytes() <= room {
-            return Ok(Residency::all(artifact, plan));
-        }
+    /// # Panics
+    /// If the plan is of another artifact.
+    pub fn in_room(artifact: &Artifact, plan: &PlaintextPlan, room: u64) -> Residency {
         let raw: u64 = artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum();
-        Residency::within(artifact, plan, room.saturating_sub(raw))
+        if plan.bytes() <= room.max(FEW) {
+            return Residency::all(artifact, plan);
+        }
+        let within = Residency::within(artifact, plan, room.saturating_sub(raw));
+        within.unwrap_or_else(|_| Residency::all(artifact, plan))
     }
 
     /// Gives each plaintext of a span that can be bound to an encoding that is not resident its place.
@@ -145,9 +143,9 @@ impl Residency {
                 continue;
             };
             // All weights bound to a plaintext have its period and its primes.
-            let slot = plan.shape(id).at(self.resident_words + offset);
+            let slot = plan.shape(id).at(aligned(self.resident_words) + offset);
             encoded.push((plaintext, PlaintextId::new(plan.len() + self.slots.len())));
-            offset += slot.space();
+            offset += slot.words();
             self.slots.push(slot);
         }
         self.working_words = self.working_words.max(offset);
@@ -195,33 +193,46 @@ impl Residency {
         tensors.iter().map(|tensor| artifact.tensors[tensor.0 as usize].values.bytes()).sum()
     }
 
+    /// The resident encodings in the order in which they lie in memory: those that devices want aligned come first.
+    pub(super) fn residents(&self, plan: &PlaintextPlan) -> Vec<PlaintextId> {
+        let mut ids: Vec<PlaintextId> = plan.ids().filter(|&id| self.is_resident(id)).collect();
+        ids.sort_by_key(|&id| !plan.shape(id).is_aligned());
+        ids
+    }
+
     /// Where the words of every id are: resident encodings one behind the other, then the places in the working buffer.
     /// Encodings that are not resident are nowhere.
     pub(super) fn entries(&self, plan: &PlaintextPlan) -> Vec<Entry> {
+        let mut entries = vec![Entry::default(); plan.len()];
         let mut offset = 0;
-        let encodings = plan.ids().map(|id| match self.is_resident(id) {
-            true => {
-                let entry = plan.shape(id).at(offset);
-                offset += entry.space();
-                entry
-            }
-            false => Entry::default(),
-        });
-        let mut entries: Vec<Entry> = encodings.collect();
+        for id in self.residents(plan) {
+            entries[id.index()] = plan.shape(id).at(offset);
+            offset += plan.shape(id).words();
+        }
         entries.extend(&self.slots);
         entries
     }
 
     /// Words of everything.
     pub(super) fn words(&self) -> usize {
-        self.resident_words + self.working_words
+        match self.working_words {
+            0 => self.resident_words,
+            working => aligned(self.resident_words) + working,
+        }
     }
 }
 
-/// Whether an encoding can be made by a device.
+/// Where something that is aligned to 16 bytes can begin.
+fn aligned(words: usize) -> usize {
+    words.next_multiple_of(4)
+}
+
+/// Whether an encoding can be made by a device. Single numbers are not worth it.
 fn is_movable(artifact: &Artifact, plan: &PlaintextPlan, id: PlaintextId) -> bool {
     match artifact.weights[plan.weight(id).0 as usize] {
-        Recipe::Gather { .. } | Recipe::Diagonal { .. } => plan.log_period(id) <= MAX_LOG_PERIOD,
+        Recipe::Gather { .. } | Recipe::Diagonal { .. } => {
+            (1..=MAX_LOG_PERIOD).contains(&plan.log_period(id))
+        }
         Recipe::Constant { .. } | Recipe::Dft { .. } => false,
     }
 }

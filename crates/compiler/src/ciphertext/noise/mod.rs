@@ -88,7 +88,7 @@ pub fn estimate(
                 pairs.filter(|(slot, _)| counts(i, *slot)).for_each(|(_, (a, b))| deviation.observe(a - b));
             }
             for (deviation, (a, b)) in stages.iter_mut().zip(clean.stages.iter().zip(&noisy.stages)) {
-                a.iter().zip(b).for_each(|(a, b)| deviation.observe(a - b));
+                a.iter().zip(b.iter()).for_each(|(a, b)| deviation.observe(a - b));
             }
         }
     }
