@@ -1,7 +1,7 @@
 //! The `encode` kernel: compact plaintexts from raw weights.
 //!
 //! It is not in an artifact: a runtime launches it before a run of kernels whose plaintexts it does not keep. One block of
-//! threads makes one plaintext, all limbs of it; blocks of a launch have one period. The text depends on the period only.
+//! threads makes one plaintext, all limbs of it; blocks of a launch have one period. The text depends on the period and the degree only.
 //!
 //! The pointers of block b begin at `pointers[b * POINTERS]`:
 //!
@@ -10,7 +10,7 @@
 //! the constants of the primes (`primes`), where the limbs go
 //! ```
 //!
-//! `constants` is not read; `tables` is [`EncodeTables::words`].
+//! `constants` is not read; `tables` is [`tables`].
 //!
 //! The bits are those of [`cerium_ckks::encoding::Encoder`]: the same operations on doubles in the same order, each rounded by
 //! itself, and exact integers from there on.
@@ -41,7 +41,7 @@ pub fn threads(log_period: u32) -> u32 {
 ///
 /// # Panics
 /// If it is longer than [`MAX_LOG_PERIOD`].
-pub fn source(log_period: u32, tables: &EncodeTables) -> Source {
+pub fn source(params: &Params, log_period: u32) -> Source {
     assert!(log_period <= MAX_LOG_PERIOD, "a period of 2^{log_period} slots does not fit shared memory");
     let body = format!(
         "{library}
@@ -58,52 +58,48 @@ extern \"C\" __global__ void __launch_bounds__({threads}, 4)
         library = include_str!("device/encode.cuh"),
         threads = threads(log_period),
         period = 1u32 << log_period,
-        roots = tables.roots,
-        root_words = tables.root_words,
+        roots = 4 << longest(params),
+        root_words = 2 << longest(params),
     );
     Source::new("encode", &body)
 }
 
-/// What all encode kernels of a program share.
-#[derive(Clone, Debug)]
-pub struct EncodeTables {
-    /// Factors of the encoder's transform, real and imaginary parts as doubles, low words first; then for each prime of the
-    /// pool `psi^bitrev(i)` for a primitive root psi of twice the words of a limb, in Montgomery form.
-    pub words: Vec<u32>,
-    /// Where the roots begin.
-    roots: usize,
-    /// Roots of a prime.
-    root_words: usize,
+/// Base-2 logarithm of the longest period under these parameters.
+fn longest(params: &Params) -> u32 {
+    MAX_LOG_PERIOD.min(params.log_n() - 1)
 }
 
-impl EncodeTables {
-    /// The tables for periods of up to `2^log_period`.
-    ///
-    /// # Panics
-    /// If the encoder is of other parameters or has fewer slots.
-    pub fn new(params: &Params, encoder: &Encoder, log_period: u32) -> EncodeTables {
-        let mut words = Vec::new();
-        for unit in encoder.roots(log_period) {
-            for part in [unit.re, unit.im] {
-                words.extend([part.to_bits() as u32, (part.to_bits() >> 32) as u32]);
-            }
-        }
-        let (roots, log_words, log_n) = (words.len(), log_period + 1, params.log_n());
-        for q in params.moduli() {
-            let root = primitive_root(q, log_n).expect("checked parameters have transforms");
-            let start = words.len();
-            words.push(q.montgomery_one());
-            for k in 0..log_words {
-                // Bit k of an index, reversed within the degree, is bit log_n - 1 - k of the exponent: entries are the same
-                // for all lengths.
-                let factor = q.to_mont(q.pow(root, 1 << (log_n - 1 - k)));
-                for i in 0..1 << k {
-                    words.push(q.mont_mul(words[start + i], factor));
-                }
-            }
-        }
-        EncodeTables { words, roots, root_words: 1 << log_words }
+/// The `tables` of all encode kernels: the factors of the encoder's transform, real and imaginary parts as doubles, low words
+/// first; then for each prime of the pool `psi^bitrev(i)` for a primitive 2N-th root psi and as many i as the longest
+/// limb has words, in Montgomery form.
+///
+/// # Panics
+/// If the encoder is of other parameters.
+pub fn tables(params: &Params, encoder: &Encoder) -> Vec<u32> {
+    let mut words = Vec::new();
+    for unit in encoder.roots(longest(params)) {
+        words.extend([unit.re, unit.im].into_iter().flat_map(halves));
     }
+    let log_n = params.log_n();
+    for q in params.moduli() {
+        let root = primitive_root(q, log_n).expect("checked parameters have transforms");
+        let start = words.len();
+        words.push(q.montgomery_one());
+        for k in 0..=longest(params) {
+            // Bit k of an index, reversed within the degree, is bit log_n - 1 - k of the exponent: entries are the same for all
+            // lengths.
+            let factor = q.to_mont(q.pow(root, 1 << (log_n - 1 - k)));
+            for i in 0..1 << k {
+                words.push(q.mont_mul(words[start + i], factor));
+            }
+        }
+    }
+    words
+}
+
+/// The words of a double, the lower one first.
+fn halves(real: f64) -> [u32; 2] {
+    [real.to_bits() as u32, (real.to_bits() >> 32) as u32]
 }
 
 /// The constants of the primes of a plaintext, in limb order.
@@ -134,9 +130,7 @@ pub fn descriptor(
         Recipe::Constant { .. } | Recipe::Dft { .. } => return None,
     };
     words.extend([rotation, limbs as u32]);
-    for real in [factor, scale] {
-        words.extend([real.to_bits() as u32, (real.to_bits() >> 32) as u32]);
-    }
+    words.extend([factor, scale].into_iter().flat_map(halves));
     words.resize(DESCRIPTOR, 0);
     words.try_into().ok()
 }

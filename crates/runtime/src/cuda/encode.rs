@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use cerium_artifact::Recipe;
 use cerium_ckks::basis::Basis;
-use cerium_emit::cuda::encode::{self, EncodeTables, MAX_LOG_PERIOD, POINTERS};
+use cerium_emit::cuda::encode::{self, MAX_LOG_PERIOD, POINTERS};
 
 use super::CudaError;
 use super::device::CudaDevice;
@@ -40,9 +40,7 @@ impl CudaDevice {
         let params = encoder.params();
         let encodings = || ids.iter().map(|&id| encoder.encoding(id));
         let periods: BTreeSet<u32> = encodings().map(|(encoding, _)| encoding.log_period).collect();
-        let longest = periods.last().copied().unwrap_or(0);
-        let tables = EncodeTables::new(params, encoder.encoder(), longest);
-        let sources: Vec<_> = periods.iter().map(|&period| (encode::source(period, &tables), 0)).collect();
+        let sources: Vec<_> = periods.iter().map(|&period| (encode::source(params, period), 0)).collect();
         let functions = periods.into_iter().zip(self.gpu().load(&sources)?).collect();
 
         let tensors: BTreeSet<usize> = encodings().filter_map(|(_, recipe)| tensor(recipe)).collect();
@@ -77,7 +75,8 @@ impl CudaDevice {
                 descriptor.expect("other recipes are resident")
             })
             .collect();
-        let parts = [bytemuck::cast_slice(&descriptors), bytemuck::cast_slice(&tables.words)];
+        let tables = encode::tables(params, encoder.encoder());
+        let parts = [bytemuck::cast_slice(&descriptors), bytemuck::cast_slice(&tables)];
         let parts = self.place(Purpose::Tables, &parts)?;
         let row = |(index, &id): (usize, &PlaintextId)| {
             let (encoding, recipe) = encoder.encoding(id);
@@ -150,7 +149,6 @@ mod tests {
         WeightRef,
     };
     use cerium_ckks::basis::Scale;
-    use cerium_ckks::encoding::Encoder;
     use cerium_ckks::params::{Params, ParamsSpec};
     use rand_core::RngCore;
 
@@ -229,6 +227,7 @@ mod tests {
             gathers,
             tensors: tensors(rng),
             stages: vec![],
+            passes: vec![],
             key_plan: None,
             model: vec![],
         }
@@ -274,10 +273,9 @@ mod tests {
             }
         };
         let params = Params::new(ParamsSpec::insecure(13, 40, 4, 3).unwrap()).unwrap();
-        let tables = EncodeTables::new(&params, &Encoder::new(&params), MAX_LOG_PERIOD);
         for arch in [Arch::SM_80, Arch::SM_90, Arch::SM_100] {
             for log_period in [0, 1, 8, MAX_LOG_PERIOD] {
-                let source = encode::source(log_period, &tables);
+                let source = encode::source(&params, log_period);
                 let compiled = nvrtc.compile(&source.entry, &source.text, arch).unwrap();
                 let [resources] = &compiled.resources[..] else { panic!("there is one kernel") };
                 println!("{arch}, period 2^{log_period}: {resources:?}");

@@ -197,9 +197,19 @@ fn object(compiler: &str, sources: &[&Source]) -> Result<Vec<(String, Entry)>, C
 
 fn compile(compiler: &str, from: &Path, to: &Path) -> Result<(), CudaError> {
     let mut command = Command::new(compiler);
-    // Hidden, so that a function called like one of libc (`bind`) is not taken for it.
+    // Hidden, so that a function called like one of libc (`bind`) is not taken for it. Doubles are rounded one by one, as the
+    // intrinsics do that stand in their place on a GPU.
     command
-        .args(["-std=c++20", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-shared", "-o"])
+        .args([
+            "-std=c++20",
+            "-O1",
+            "-w",
+            "-ffp-contract=off",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-shared",
+            "-o",
+        ])
         .arg(to)
         .arg(from);
     match command.output() {

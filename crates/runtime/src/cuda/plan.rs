@@ -11,22 +11,25 @@ use cerium_artifact::{Artifact, Function, Operand, StageId};
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::params::Params;
 use cerium_emit::cuda::abi::{Pointer, bind_source, code};
-use cerium_emit::cuda::{Emitter, Source};
+use cerium_emit::cuda::{Emitter, Source, encode};
 
 use super::gpu::GpuAddress;
 use crate::SessionError;
 use crate::device::{Bindings, Run};
 use crate::executor::Schedule;
-use crate::memory::{PlaintextId, PlaintextPlan};
+use crate::memory::{PlaintextId, PlaintextPlan, Residency, movable_periods};
 use crate::profile::{KernelClass, UsageTable};
 
 /// The texts of all kernels of a program that [`Artifact::validate`] accepts, and of what binds their operands: what a GPU has
 /// to have compiled before it runs the program.
 pub fn sources(artifact: &Artifact) -> Result<Vec<Source>, SessionError> {
     let params = artifact.validate()?;
-    let schedule = Schedule::new(artifact, &PlaintextPlan::new(artifact)?);
+    let plaintexts = PlaintextPlan::new(artifact)?;
+    let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
     let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
-    Ok(plan.sources.into_iter().map(|(source, _)| source).collect())
+    let encoding =
+        movable_periods(artifact, &plaintexts).into_iter().map(|period| encode::source(&params, period));
+    Ok(plan.sources.into_iter().map(|(source, _)| source).chain(encoding).collect())
 }
 
 /// Bytes to which the pointers and the constants of a launch are aligned.

@@ -8,4 +8,5 @@ mod residency;
 pub use encode::PlaintextEncoder;
 pub use plaintexts::{Encoding, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
 pub(crate) use pool::{Pages, Pool};
+pub(crate) use residency::movable_periods;
 pub use residency::{MAX_LOG_PERIOD, Residency, RunSpan};

@@ -237,6 +237,11 @@ fn is_movable(artifact: &Artifact, plan: &PlaintextPlan, id: PlaintextId) -> boo
     }
 }
 
+/// Base-2 logarithms of the periods of encodings that a device may have to make.
+pub(crate) fn movable_periods(artifact: &Artifact, plan: &PlaintextPlan) -> BTreeSet<u32> {
+    plan.ids().filter(|&id| is_movable(artifact, plan, id)).map(|id| plan.log_period(id)).collect()
+}
+
 /// A span of steps and the words of each of its plaintexts.
 type Span = (FunctionId, Range<usize>, BTreeMap<usize, usize>);
 
