@@ -195,7 +195,11 @@ impl Lowering<'_> {
                 let mut limbs = Vec::with_capacity(basis.len());
                 for (position, prime) in basis.iter().enumerate() {
                     let mut terms = Vec::with_capacity(2 * digits.len());
-                    for ((_, digit), &number) in digits.iter().zip(&numbers) {
+                    // The digit that the prime belongs to comes first: its limb is the polynomial's own, which may be used
+                    // beside the product, so that all primes have programs of one shape.
+                    let mut order: Vec<_> = digits.iter().zip(&numbers).collect();
+                    order.sort_by_key(|(_, number)| !self.params.digits()[**number].contains(prime));
+                    for ((_, digit), &number) in order {
                         terms.push(digit[position]);
                         terms.push(self.push(Op::Key {
                             key: *key,
