@@ -14,7 +14,7 @@ use cerium_emit::cuda::abi::BIND_THREADS;
 use super::compile::KernelCompiler;
 use super::driver::DriverGpu;
 use super::encode::Encodings;
-use super::error::{MemoryTaken, Purpose};
+use super::error::{MemoryNeeds, Purpose};
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::plan::{KeyLimb, Places, Plan, PlannedLaunch};
 use super::{CudaError, cache::CubinCache};
@@ -54,7 +54,9 @@ impl Default for CudaOptions {
 pub struct CudaDevice {
     gpu: Box<dyn Gpu>,
     profile: bool,
-    taken: MemoryTaken,
+    /// Memory of the program, and how much of it is allocated.
+    needs: MemoryNeeds,
+    taken: u64,
     limb_bytes: u64,
     pool_bytes: u64,
     places: Places,
@@ -90,7 +92,8 @@ impl CudaDevice {
         CudaDevice {
             gpu,
             profile,
-            taken: MemoryTaken::default(),
+            needs: MemoryNeeds::default(),
+            taken: 0,
             limb_bytes: 0,
             pool_bytes: 0,
             places: Places::default(),
@@ -108,17 +111,19 @@ impl CudaDevice {
 
     /// Allocates memory for a purpose.
     pub(super) fn allocate(&mut self, what: Purpose, bytes: u64) -> Result<GpuAddress, CudaError> {
-        match self.gpu.allocate(bytes)? {
-            Some(address) => {
-                self.taken.add(what, bytes);
-                Ok(address)
-            }
-            None => {
-                let (free, total) = self.gpu.memory()?;
-                let (gpu, taken) = (self.gpu.name(), self.taken.clone());
-                Err(CudaError::OutOfMemory { gpu, what, bytes, free, total, taken })
-            }
+        self.needs.add(what, bytes);
+        self.allocate_known(bytes)
+    }
+
+    /// Allocates memory that is among the needs already.
+    fn allocate_known(&mut self, bytes: u64) -> Result<GpuAddress, CudaError> {
+        if let Some(address) = self.gpu.allocate(bytes)? {
+            self.taken += bytes;
+            return Ok(address);
         }
+        let (free, total) = self.gpu.memory()?;
+        let (gpu, needs) = (self.gpu.name(), self.needs.clone());
+        Err(CudaError::OutOfMemory { gpu, needs, free: free + self.taken, total })
     }
 
     /// Writes parts one behind the other into one allocation; returns where each begins.
@@ -142,15 +147,21 @@ impl CudaDevice {
 
     fn load(&mut self, params: &Params, plan: Plan, limbs: u64) -> Result<(), CudaError> {
         self.gpu.reset()?;
-        self.taken = MemoryTaken::default();
         self.runs.clear();
         self.limb_bytes = 4 * params.n() as u64;
         self.pool_bytes = limbs.saturating_mul(self.limb_bytes);
         let scratch_bytes = u64::from(plan.scratch_limbs) * self.limb_bytes;
+        let key_bytes = plan.keys.len() as u64 * self.limb_bytes;
+        // What is known by now is named when the first of it does not fit.
+        (self.needs, self.taken) = (MemoryNeeds::default(), 0);
+        self.needs.add(Purpose::Pool, self.pool_bytes);
+        self.needs.add(Purpose::Scratch, scratch_bytes);
+        self.needs.add(Purpose::Keys, key_bytes);
         self.places = Places {
-            pool: self.allocate(Purpose::Pool, self.pool_bytes)?,
-            scratch: self.allocate(Purpose::Scratch, scratch_bytes)?,
-            ..Places::default()
+            pool: self.allocate_known(self.pool_bytes)?,
+            scratch: self.allocate_known(scratch_bytes)?,
+            keys: self.allocate_known(key_bytes)?,
+            plaintexts: Vec::new(),
         };
         let tables = cerium_emit::cuda::tables(params);
         let mut parts: Vec<&[u8]> = vec![bytemuck::cast_slice(&tables)];
@@ -301,12 +312,10 @@ impl Device for CudaDevice {
     fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError> {
         let limb =
             |limb: &KeyLimb| keys.limb(limb.key as usize, usize::from(limb.digit), limb.half, limb.prime);
-        let start = self.allocate(Purpose::Keys, self.keys.len() as u64 * self.limb_bytes)?;
         for (index, key) in self.keys.iter().enumerate() {
-            let place = start.offset(index as u64 * self.limb_bytes);
+            let place = self.places.keys.offset(index as u64 * self.limb_bytes);
             self.gpu.write(place, bytemuck::cast_slice(&limb(key)))?;
         }
-        self.places.keys = start;
         Ok(())
     }
 

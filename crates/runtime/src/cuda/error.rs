@@ -61,23 +61,19 @@ pub enum CudaError {
     },
     /// Its memory is too small for the program, or used by others.
     #[error(
-        "{gpu} has {} of {} free, and {} are needed for {what}; {taken}; stop other programs on it (`nvidia-smi` lists them), or use \
-         a larger GPU or `--device cpu`",
-        Bytes(*free), Bytes(*total), Bytes(*bytes)
+        "{gpu} has {} of {} free for this program, which needs {}: {needs}; stop other programs on it (`nvidia-smi` lists \
+         them), or use a larger GPU or `--device cpu`",
+        Bytes(*free), Bytes(*total), Bytes(needs.total())
     )]
     OutOfMemory {
         /// Name of the GPU.
         gpu: String,
-        /// For what there is no room.
-        what: Purpose,
-        /// Its size.
-        bytes: u64,
-        /// Bytes that are free.
+        /// What the program needs, as far as it is known by now.
+        needs: MemoryNeeds,
+        /// Bytes that are free or that the program has taken already.
         free: u64,
         /// Bytes of the whole memory.
         total: u64,
-        /// What the program has taken.
-        taken: MemoryTaken,
     },
     /// No machine code for a kernel.
     #[error(transparent)]
@@ -115,41 +111,37 @@ pub enum Purpose {
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Purpose::Pool => "the working memory of the program",
-            Purpose::Keys => "its evaluation keys",
-            Purpose::Plaintexts => "its encoded weights",
-            Purpose::Weights => "its raw weights",
-            Purpose::Tables => "its tables",
-            Purpose::Scratch => "its scratch memory",
+            Purpose::Pool => "working memory",
+            Purpose::Keys => "evaluation keys",
+            Purpose::Plaintexts => "encoded weights",
+            Purpose::Weights => "raw weights",
+            Purpose::Tables => "tables",
+            Purpose::Scratch => "scratch memory",
         })
     }
 }
 
-/// What a program has taken of the memory of a GPU, by purpose, in the order of taking.
+/// Memory that a program needs on a GPU, by purpose, in the order in which it became known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoryTaken(pub Vec<(Purpose, u64)>);
+pub struct MemoryNeeds(pub Vec<(Purpose, u64)>);
 
-impl MemoryTaken {
+impl MemoryNeeds {
     /// Adds to a purpose.
     pub fn add(&mut self, purpose: Purpose, bytes: u64) {
         match self.0.iter_mut().find(|(known, _)| *known == purpose) {
-            Some((_, sum)) => *sum += bytes,
+            Some((_, sum)) => *sum = sum.saturating_add(bytes),
             None => self.0.push((purpose, bytes)),
         }
     }
 
-    /// Bytes of one purpose.
-    pub fn of(&self, purpose: Purpose) -> u64 {
-        self.0.iter().find(|(known, _)| *known == purpose).map_or(0, |(_, bytes)| *bytes)
+    /// Bytes of everything.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
     }
 }
 
-impl fmt::Display for MemoryTaken {
+impl fmt::Display for MemoryNeeds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("the program has taken nothing yet");
-        }
-        f.write_str("the program has taken ")?;
         for (index, (purpose, bytes)) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{} for {purpose}", Bytes(*bytes))?;
@@ -178,24 +170,18 @@ mod tests {
 
     #[test]
     fn out_of_memory_names_every_figure() {
-        let mut taken = MemoryTaken::default();
-        taken.add(Purpose::Pool, 3 << 30);
-        taken.add(Purpose::Tables, 5000);
-        taken.add(Purpose::Tables, 1000);
-        let error = CudaError::OutOfMemory {
-            gpu: "NVIDIA H200".to_string(),
-            what: Purpose::Keys,
-            bytes: 200 << 30,
-            free: 130 << 30,
-            total: 139 << 30,
-            taken,
-        };
-        let text = error.to_string();
+        let mut needs = MemoryNeeds::default();
+        needs.add(Purpose::Pool, 3 << 30);
+        needs.add(Purpose::Tables, 5000);
+        needs.add(Purpose::Keys, 200 << 30);
+        needs.add(Purpose::Tables, 1000);
+        let gpu = "NVIDIA H200".to_string();
+        let error = CudaError::OutOfMemory { gpu, needs, free: 130 << 30, total: 139 << 30 };
         assert_eq!(
-            text,
-            "NVIDIA H200 has 130.0 GiB of 139.0 GiB free, and 200.0 GiB are needed for its evaluation keys; the program has taken \
-             3072.0 MiB for the working memory of the program, 6000 bytes for its tables; stop other programs on it \
-             (`nvidia-smi` lists them), or use a larger GPU or `--device cpu`"
+            error.to_string(),
+            "NVIDIA H200 has 130.0 GiB of 139.0 GiB free for this program, which needs 203.0 GiB: 3072.0 MiB for working \
+             memory, 6000 bytes for tables, 200.0 GiB for evaluation keys; stop other programs on it (`nvidia-smi` lists \
+             them), or use a larger GPU or `--device cpu`"
         );
     }
 

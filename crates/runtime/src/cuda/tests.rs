@@ -17,7 +17,6 @@ use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_emit::cuda::Source;
 use rand_core::RngCore;
 
-use super::error::Purpose;
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::host::{HostGpu, Order};
 use super::{CudaDevice, CudaError, CudaOptions};
@@ -444,18 +443,22 @@ fn what_does_not_fit_is_named_with_its_figures() {
         SessionError::Device(DeviceError::Cuda(error)) => error,
         other => panic!("{other}"),
     };
-    // Keys come last: two limbs of 128 bytes each.
-    let keys = refused(needed - 1);
+    let pool = session.memory().pool;
+    // Encoded weights come last.
+    let last = refused(needed - 1);
+    assert!(matches!(last, CudaError::OutOfMemory { free, .. } if free == needed - 1), "{last}");
+    let text = last.to_string();
+    assert!(text.contains(&format!("{pool} bytes for working memory")), "{text}");
+    // Those that kernels read: two limbs.
+    assert!(text.contains("256 bytes for evaluation keys"), "{text}");
+    assert!(text.contains(" for tables, ") && text.contains(" for encoded weights;"), "{text}");
+    assert!(text.contains("--device cpu"), "{text}");
+    // When the first piece does not fit, keys are among the figures.
+    let first = refused(100).to_string();
     assert!(
-        matches!(keys, CudaError::OutOfMemory { what: Purpose::Keys, bytes: 256, free: 255, .. }),
-        "{keys}"
+        first.contains("100 bytes of 100 bytes free") && first.contains("256 bytes for evaluation"),
+        "{first}"
     );
-    let text = keys.to_string();
-    assert!(text.contains(&format!("{} bytes for the working memory", session.memory().pool)), "{text}");
-    assert!(text.contains("for its encoded weights") && text.contains("--device cpu"), "{text}");
-    let pool = refused(100);
-    assert!(matches!(pool, CudaError::OutOfMemory { what: Purpose::Pool, .. }), "{pool}");
-    assert!(pool.to_string().contains("has taken nothing yet"), "{pool}");
 }
 
 /// With too little memory for all encoded weights, the words are those of the CPU.

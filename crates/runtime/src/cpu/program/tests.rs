@@ -48,7 +48,8 @@ fn both_halves_of_a_rotation_read_digits_once() {
     assert_eq!(program.views.len(), 1);
     // Keys and what is read through the automorphism are asked for once a tile.
     let fetched = |load: u16| {
-        let of_load = |fetch: &&Fetch| matches!(fetch, Fetch::Load { load: own, view: 1, .. } if *own == load);
+        let of_load =
+            |fetch: &&Fetch| matches!(fetch, Fetch::Load { load: own, view: 1, .. } if *own == load);
         program.fetches.iter().filter(of_load).count()
     };
     assert_eq!((0..7).map(fetched).collect::<Vec<_>>(), [1; 7]);
