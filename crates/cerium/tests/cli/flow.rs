@@ -113,6 +113,40 @@ fn explain_agrees_with_the_files() {
 }
 
 #[test]
+fn times_are_predicted_for_gpus_that_are_not_there() {
+    let shared = Fixture::get();
+    let report = json(&["explain", &shared.path("p.cerium"), "--device", "a100"]);
+    assert_eq!(report["device"], "a100");
+    assert_eq!(report["fused"]["predicted_ms"], report["predicted_ms"]);
+    // Less fused programs are compiled from a source only, but counted always.
+    assert_eq!(report["unfused"]["predicted_ms"], serde_json::Value::Null);
+    let bytes = |report: &serde_json::Value, name: &str| report[name]["bytes"].as_u64().unwrap();
+    assert!(bytes(&report, "unfused") > bytes(&report, "fused"));
+
+    // A bootstrap of a parameter set needs no file.
+    let report = json(&["explain", "insecure-boot-40", "--device", "h200"]);
+    let [unfused, horizontal, fused] = ["unfused", "horizontal", "fused"].map(|name| {
+        let figure = |figure: &str| report[name][figure].as_f64().unwrap();
+        ["predicted_ms", "launches", "bytes"].map(figure)
+    });
+    for (before, after) in [(unfused, horizontal), (horizontal, fused)] {
+        assert!(before.iter().zip(after).all(|(before, after)| after < *before), "{before:?} {after:?}");
+    }
+    let sum = |list: &str| -> f64 {
+        report[list].as_array().unwrap().iter().map(|of| of["predicted_ms"].as_f64().unwrap()).sum()
+    };
+    for list in ["stages", "kernels"] {
+        assert!((sum(list) / fused[0] - 1.0).abs() < 1e-9, "{list}");
+    }
+    assert!(report["figures"].as_array().unwrap().iter().all(|figure| figure["source"].is_string()));
+    let shown = ok(&["explain", "insecure-boot-40", "--device", "h200"]);
+    for part in ["NVIDIA H200", "bound by", "bootstrap eval_mod", "horizontal", "gpu-benches"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    refused(&["explain", "leveled-16", "--device", "h200"], &["leveled-16 has no levels for bootstrapping"]);
+}
+
+#[test]
 fn keys_fit_the_memory_they_may_take() {
     let shared = Fixture::get();
     let folder = TempDir::new().unwrap();

@@ -53,7 +53,7 @@ pub struct Gpu {
 }
 
 const GUIDE: &str =
-    "CUDA C++ Programming Guide, throughput of arithmetic instructions, compute capability 8.0, 9.0, 10.0";
+    "CUDA C++ Programming Guide, throughput of arithmetic instructions, compute capability 8.0 and 9.0";
 const WIDE: &str =
     "assumed: not documented; a result of two registers is taken to need two slots of the multiplier";
 const ISSUES: &str = "architecture white papers: four schedulers, one warp instruction a clock each";
@@ -74,7 +74,7 @@ pub const GPUS: [Gpu; 4] = [
             "A100 white paper, boost clock; kept under load in chipsandcheese.com, 2 July 2023",
         ),
         dram: figure(2.039e12, "A100 data sheet"),
-        dram_share: figure(0.85, "gpu-benches, gpu-stream/a100_80.txt: `scale` at 1732 GB/s"),
+        dram_share: figure(0.85, "gpu-benches, cuda-stream/a100_80.txt: `scale` at 1732 GB/s"),
         dram_latency: figure(0.77e-6, LATENCY),
         l2: figure(40e6, "A100 white paper"),
         l2_share: figure(0.7, "gpu-benches, gpu-l2-cache/a100_80.txt: the rate holds up to 28 MB"),
@@ -138,22 +138,22 @@ pub const GPUS: [Gpu; 4] = [
     Gpu {
         name: "b200",
         title: "NVIDIA B200 SXM",
-        multiprocessors: figure(148.0, "Blackwell architecture brief"),
-        clock: figure(1.965e9, "HGX B200 data sheet, boost clock"),
+        multiprocessors: figure(148.0, "public listings of the B200, not checked against NVIDIA"),
+        clock: figure(1.965e9, "public listings of the B200, not checked against NVIDIA"),
         dram: figure(8e12, "HGX B200 data sheet"),
         dram_share: figure(0.78, "assumed: that of the H200"),
         dram_latency: figure(0.77e-6, LATENCY),
-        l2: figure(126e6, "Blackwell architecture brief"),
+        l2: figure(126e6, "public listings of the B200, not checked against NVIDIA"),
         l2_share: figure(
             0.7,
             "assumed: two dies with a cache each; that of the A100, whose cache is in two parts",
         ),
         l2_rate: figure(6.8e12, "assumed: that of the H200 for each multiprocessor"),
         launch: figure(2.3e-6, "assumed: that of the H200"),
-        multiplies: figure(64.0, GUIDE),
+        multiplies: figure(64.0, "assumed: that of the H200"),
         wide: figure(2.0, WIDE),
         issues: figure(128.0, ISSUES),
-        reversals: figure(16.0, GUIDE),
+        reversals: figure(16.0, "assumed: that of the H200"),
         arithmetic_share: figure(0.8, ARITHMETIC),
         shared: figure(128.0, SHARED),
     },
