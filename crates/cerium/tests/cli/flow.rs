@@ -139,8 +139,8 @@ fn times_are_predicted_for_gpus_that_are_not_there() {
         assert!((sum(list) / fused[0] - 1.0).abs() < 1e-9, "{list}");
     }
     assert!(report["figures"].as_array().unwrap().iter().all(|figure| figure["source"].is_string()));
-    let shown = ok(&["explain", "insecure-boot-40", "--device", "h200"]);
-    for part in ["NVIDIA H200", "bound by", "bootstrap eval_mod", "horizontal", "gpu-benches"] {
+    let shown = ok(&["explain", &shared.path("p.cerium"), "--device", "h200"]);
+    for part in ["NVIDIA H200", "bound by", "/conv1/Conv", "horizontal", "gpu-benches"] {
         assert!(shown.contains(part), "no {part:?} in {shown}");
     }
     refused(&["explain", "leveled-16", "--device", "h200"], &["leveled-16 has no levels for bootstrapping"]);
