@@ -70,7 +70,7 @@ impl Values {
     /// of the last one is not zero.
     pub fn from_words(element: Element, len: usize, words: Vec<u32>) -> Option<Values> {
         let per_word = element.per_word();
-        let rest = if len % per_word == 0 { 0 } else { words.last()? >> 16 };
+        let rest = if len.is_multiple_of(per_word) { 0 } else { words.last()? >> 16 };
         let fits = words.len() == len.div_ceil(per_word) && rest == 0;
         fits.then(|| Values { element, len, words: words.into() })
     }

@@ -97,6 +97,7 @@ pub(crate) struct Encrypted {
     /// Bytes of the artifact's file.
     pub(crate) artifact_bytes: usize,
     /// Bytes of its weights.
+    #[allow(dead_code, reason = "the deep examples have few weights and do not report them")]
     pub(crate) weights: WeightBytes,
     /// The server's memory.
     pub(crate) memory: MemoryFigures,
