@@ -170,7 +170,7 @@ mod tests {
         // Subnormal, and no bf16.
         half.extend([3.0 * 2f32.powi(-24), -(2f32.powi(-14) - 2f32.powi(-24)), 1.0 + 2f32.powi(-10), -0.0]);
         let brain =
-            (0..500).map(|_| f32::from_bits(0x3f00_0000 + (rng.next_u32() % 256 << 16 & 0x00ff_0000)));
+            (0..500).map(|_| f32::from_bits(0x3f00_0000 + (((rng.next_u32() % 256) << 16) & 0x00ff_0000)));
         let brain: Vec<f32> = brain.collect();
         let tensor = |values: Vec<f32>| Tensor { name: "w".into(), values: values.into() };
         [single, half, brain].map(tensor).into()
