@@ -12,6 +12,8 @@ use cerium::compiler::ciphertext::BootstrapKind;
 use cerium::compiler::dsl::{Packing, Program};
 use cerium::compiler::ir::Trace;
 use cerium::compiler::{CompileOptions, compile};
+use cerium::models::packing::{TokenLayers, TokenLayout, TokenLinear, WeightOrder};
+use cerium::models::tensor::Tensor;
 use cerium::runtime::cuda::Arch;
 use cerium::runtime::cuda::nvrtc::{Nvrtc, Resources};
 use cerium_emit::cuda::{Emitter, Source};
@@ -97,5 +99,23 @@ fn kernels_of_the_demonstration() {
         .unwrap();
     assert!(status.success());
     let artifact = Artifact::from_bytes(&std::fs::read(&file).unwrap()).unwrap();
+    check(&sources(&artifact));
+}
+
+#[test]
+fn kernels_of_a_linear_layer() {
+    let (features, tokens, width) = (4096, 128, 256);
+    let params = Params::named("leveled-16").unwrap();
+    // Any weights will do, as long as no diagonal is zero.
+    let values = |count: usize| (0..count).map(|i| (i % 1009 + 1) as f32 / 1009.0).collect::<Vec<f32>>();
+    let weight = Tensor::new("weight", vec![features, features], values(features * features));
+    let bias = Tensor::new("bias", vec![features], values(features));
+    let layer = TokenLinear::new(&weight, WeightOrder::OutputsFirst, Some(&bias)).unwrap();
+    let p = Program::new("layer", &params);
+    let from = TokenLayout::new(tokens, features, width, params.slots()).unwrap();
+    let x = p.input_parts("x", from.packings(1.0));
+    let (to, y) = TokenLayers::new(&p).linear(&layer, &from, &x).unwrap();
+    p.output_parts("y", to.packings(1.0), &y);
+    let artifact = compile(&p.finish(), &CompileOptions::default(), &mut Trace::default()).unwrap();
     check(&sources(&artifact));
 }

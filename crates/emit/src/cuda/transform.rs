@@ -40,7 +40,7 @@ const TRANSFORM: &str = include_str!("device/transform.cuh");
 const ALL_REGISTERS: u32 = 65_536;
 
 /// Loads and stores of the longest program beside which a transform keeps to a number of registers.
-const MOST_ACCESSES: usize = 12;
+const MOST_ACCESSES: usize = 3;
 
 /// The launches of a forward transform.
 pub(super) fn forward(emitter: &mut Emitter<'_>, function: &Function, transform: &Transform) -> Vec<Launch> {
