@@ -303,24 +303,24 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             Type::Plain { .. } => Err(format!("{level} at scale {scale} is outside the parameter set")),
             other => Err(format!("encode takes a plaintext, not {other}")),
         },
-        Op::Rescale { .. } => match placed(op, operands[0])? {
+        Op::Rescale { .. } => match placed(params, op, operands[0])? {
             a if a.level.0 == 0 => Err("there is no level below L0".into()),
             a => {
                 let (level, scale) = rescaled(params, a.level, a.scale);
                 one(Type::Cipher(Some(Placement { level, scale, size: a.size })))
             }
         },
-        Op::Relinearize { .. } => match placed(op, operands[0])? {
+        Op::Relinearize { .. } => match placed(params, op, operands[0])? {
             a if a.size == 3 => one(Type::Cipher(Some(Placement { size: 2, ..a }))),
             _ => Err("relinearize takes a ciphertext of 3 polynomials".into()),
         },
-        Op::Adjust { to, .. } => match placed(op, operands[0])? {
+        Op::Adjust { to, .. } => match placed(params, op, operands[0])? {
             a if *to < a.level => {
                 one(Type::Cipher(Some(Placement { level: *to, scale: params.scale(*to), size: a.size })))
             }
             a => Err(format!("adjust goes down: from {} it cannot reach {to}", a.level)),
         },
-        Op::DropLevel { to, .. } => match placed(op, operands[0])? {
+        Op::DropLevel { to, .. } => match placed(params, op, operands[0])? {
             a if *to < a.level && params.basis(*to).is_subset(params.basis(a.level)) => {
                 one(Type::Cipher(Some(Placement { level: *to, ..a })))
             }
@@ -336,9 +336,11 @@ fn cipher(ty: &Type) -> Result<Option<Placement>, String> {
     }
 }
 
-fn placed(op: &Op, ty: &Type) -> Result<Placement, String> {
+fn placed(params: &Params, op: &Op, ty: &Type) -> Result<Placement, String> {
     use crate::ir::Operation;
-    cipher(ty)?.ok_or_else(|| format!("{} is for placed programs", op.mnemonic()))
+    let at = cipher(ty)?.ok_or_else(|| format!("{} is for placed programs", op.mnemonic()))?;
+    let top = params.max_level();
+    if at.level <= top { Ok(at) } else { Err(format!("{} is above the top level {top}", at.level)) }
 }
 
 fn unplaced(op: &Op, ty: &Type) -> Result<(), String> {
