@@ -3,9 +3,7 @@
 //! A key is a pair of halves for each digit and prime: the `b` half stands in a file, the `a` half is grown from the seed
 //! in it. Secrets are not needed and not read.
 //!
-//! In memory keys are laid out as key products read them, by prime, then by tile of [`KEY_TILE`] words, then by digit and
-//! half. Key products read all digits and both halves together, and far more of keys than of anything else; memory
-//! delivers what lies together almost twice as fast as it does from many places in turn.
+//! In memory the limbs of a key stand one after the other, those of a prime together.
 
 use std::fs::File;
 use std::io;
@@ -27,9 +25,6 @@ use crate::progress::{Counter, Progress};
 
 /// Folder of the evaluation keys within a key folder.
 pub const FOLDER: &str = "evaluation";
-
-/// Words of a limb of a key that stand together; all of them in smaller rings.
-pub(crate) const KEY_TILE: usize = 512;
 
 /// Why keys could not be loaded or do not fit a program.
 #[derive(Debug, thiserror::Error)]
@@ -112,28 +107,6 @@ struct StoredKey {
     start: usize,
 }
 
-/// A limb of a key: tiles of [`KEY_TILE`] words, or one of all its words.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyTiles<'a> {
-    /// From the first word to the last, with those of other limbs in between.
-    pub(crate) first: &'a [u32],
-    /// How far apart the beginnings of the tiles are.
-    pub(crate) stride: usize,
-    tile: usize,
-}
-
-impl<'a> KeyTiles<'a> {
-    /// The tiles in order.
-    fn tiles(self) -> impl Iterator<Item = &'a [u32]> {
-        self.first.chunks(self.stride).map(move |tiles| &tiles[..self.tile])
-    }
-
-    /// Number of words of the limb.
-    pub(crate) fn words(self) -> usize {
-        self.first.len().div_ceil(self.stride) * self.tile
-    }
-}
-
 /// A key as it was found, possibly one for a higher level than asked for.
 #[derive(Debug)]
 struct FoundKey {
@@ -171,34 +144,15 @@ impl FoundKey {
         &words[limb * n..][..n]
     }
 
-    /// Fills the part of the store for one prime.
+    /// Fills the part of the store for one prime: both halves of one digit after the other.
     fn fill(&self, params: &Params, prime: PrimeIndex, words: &mut [u32]) {
         let n = params.n();
-        let mut a = vec![0; n];
-        for (digit, &held) in self.digits.iter().enumerate() {
-            uniform_limb(&self.seed, held, prime, params.modulus(prime), &mut a);
-            for (half, limb) in [(Half::B, self.b(held, prime, n)), (Half::A, &a)] {
-                let (offset, stride) = (place(digit, half, n), stride(self.digits.len(), n));
-                for (tiles, tile) in words.chunks_mut(stride).zip(limb.chunks(KEY_TILE)) {
-                    tiles[offset..][..tile.len()].copy_from_slice(tile);
-                }
-            }
+        for (&held, halves) in self.digits.iter().zip(words.chunks_exact_mut(2 * n)) {
+            let (b, a) = halves.split_at_mut(n);
+            b.copy_from_slice(self.b(held, prime, n));
+            uniform_limb(&self.seed, held, prime, params.modulus(prime), a);
         }
     }
-}
-
-/// Where the tile of a digit and a half stands among those at the same place of other digits and halves.
-fn place(digit: usize, half: Half, n: usize) -> usize {
-    let half = match half {
-        Half::B => 0,
-        Half::A => 1,
-    };
-    (2 * digit + half) * KEY_TILE.min(n)
-}
-
-/// Words from one tile of a limb to the next, for a key with so many digits.
-fn stride(digits: usize, n: usize) -> usize {
-    2 * digits * KEY_TILE.min(n)
 }
 
 /// Finds the file for a request, or for the lowest level above it, and maps it.
@@ -344,18 +298,15 @@ impl KeyStore {
 
     /// A limb of a key: `digit` and `prime` are those of the manifest's entry. Evaluation domain, Montgomery form.
     /// Panics if there is no such limb.
-    pub fn limb(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> Vec<u32> {
-        self.tiles(key, digit, half, prime).tiles().flatten().copied().collect()
-    }
-
-    /// The same limb where it stands.
-    pub(crate) fn tiles(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> KeyTiles<'_> {
+    pub fn limb(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> &[u32] {
         let stored = &self.keys[key];
         assert!(digit < stored.digits, "digit {digit} of a key of {}", stored.digits);
-        let (tile, stride) = (KEY_TILE.min(self.n), stride(stored.digits, self.n));
-        let first = stored.start + position(stored.basis, prime) * 2 * stored.digits * self.n;
-        let first = &self.words.words()[first + place(digit, half, self.n)..];
-        KeyTiles { first: &first[..(self.n / tile - 1) * stride + tile], stride, tile }
+        let half = match half {
+            Half::B => 0,
+            Half::A => 1,
+        };
+        let limb = 2 * (position(stored.basis, prime) * stored.digits + digit) + half;
+        &self.words.words()[stored.start + limb * self.n..][..self.n]
     }
 
     /// Bytes of both halves of all keys.

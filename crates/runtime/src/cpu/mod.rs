@@ -111,11 +111,11 @@ impl Device for CpuDevice {
         let threads = self.threads();
         let scratch = self.runs.iter().map(|run| run.scratch);
         let scratch = scratch.fold(ScratchWords::default(), ScratchWords::max);
-        let bytes = 4 * (scratch.tiles + scratch.converted) as u64;
+        let bytes = 4 * (scratch.tiles + scratch.limbs + scratch.converted) as u64;
         let out_of_memory = |_| out_of_memory(self.isa, threads, bytes);
         for own in &mut self.scratch {
             *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch {
-                tiles: TileScratch::new(scratch.tiles).map_err(out_of_memory)?,
+                tiles: TileScratch::new(scratch.tiles, scratch.limbs).map_err(out_of_memory)?,
                 converted: Pages::new(scratch.converted).map_err(out_of_memory)?,
                 used: UsageTable::new(stages),
             };

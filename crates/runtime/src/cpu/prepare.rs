@@ -12,7 +12,7 @@ use cerium_ckks::params::Params;
 
 use super::kernels::BaseConverter;
 use super::order::{Access, Tasks};
-use super::program::{Compilation, LoadKind, Source, TILE, TileProgram, tile_order};
+use super::program::{Compilation, LoadKind, Source, TILE, TileProgram};
 use super::work::{Limb, Prologue, Work};
 use crate::device::Run;
 use crate::profile::{KernelClass, UsageTable};
@@ -33,15 +33,21 @@ pub(super) struct PreparedRun {
 /// Scratch memory that every thread needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ScratchWords {
-    /// For programs.
+    /// For tiles of programs.
     pub(super) tiles: usize,
+    /// For limbs of programs.
+    pub(super) limbs: usize,
     /// For converted words.
     pub(super) converted: usize,
 }
 
 impl ScratchWords {
     pub(super) fn max(self, other: ScratchWords) -> ScratchWords {
-        ScratchWords { tiles: self.tiles.max(other.tiles), converted: self.converted.max(other.converted) }
+        ScratchWords {
+            tiles: self.tiles.max(other.tiles),
+            limbs: self.limbs.max(other.limbs),
+            converted: self.converted.max(other.converted),
+        }
     }
 }
 
@@ -58,7 +64,6 @@ pub(super) struct Preparer<'a> {
     params: &'a Params,
     convert_targets: usize,
     automorphisms: HashMap<u32, Arc<Automorphism>>,
-    orders: HashMap<Vec<u32>, Arc<[u32]>>,
     converters: HashMap<(Vec<PrimeIndex>, Vec<PrimeIndex>), Arc<BaseConverter>>,
     scratch: ScratchWords,
 }
@@ -67,6 +72,8 @@ pub(super) struct Preparer<'a> {
 struct Compiled<'a> {
     instructions: &'a [Instruction],
     results: Vec<u16>,
+    /// Whether it is always run on whole limbs.
+    whole: bool,
     programs: HashMap<Likeness, Arc<TileProgram>>,
 }
 
@@ -76,7 +83,7 @@ type Likeness = (Vec<LoadKind>, Vec<Vec<Source>>);
 impl<'a> Compiled<'a> {
     fn new(program: &'a Program) -> Compiled<'a> {
         let results = program.results.clone();
-        Compiled { instructions: &program.instructions, results, programs: HashMap::new() }
+        Compiled { instructions: &program.instructions, results, whole: true, programs: HashMap::new() }
     }
 }
 
@@ -86,7 +93,6 @@ impl<'a> Preparer<'a> {
             params,
             convert_targets: convert_targets(threads),
             automorphisms: HashMap::new(),
-            orders: HashMap::new(),
             converters: HashMap::new(),
             scratch: ScratchWords::default(),
         }
@@ -124,8 +130,7 @@ impl<'a> Preparer<'a> {
                 let mut compiled = Compiled::new(program);
                 let work = |block: &Block| {
                     let program = self.program(function, block, &mut compiled, 0, &[]);
-                    let order = program.moves().then(|| self.order(&block.galois));
-                    (Work::Elementwise { limb: self.limb(block), program, order }, access(block))
+                    (Work::Elementwise { limb: self.limb(block), program }, access(block))
                 };
                 blocks.iter().map(work).collect()
             }
@@ -144,7 +149,7 @@ impl<'a> Preparer<'a> {
                 works.map(work).collect()
             }
             Body::BaseConvert { epilogue, blocks } => {
-                let mut compiled = Compiled::new(epilogue);
+                let mut compiled = Compiled { whole: false, ..Compiled::new(epilogue) };
                 let trivial = *epilogue == Program::input();
                 let conversions =
                     blocks.iter().flat_map(|block| self.conversions(function, block, trivial, &mut compiled));
@@ -225,7 +230,7 @@ impl<'a> Preparer<'a> {
                 let compact = function.plaintexts[plaintext as usize].log_period + 1 < self.params.log_n();
                 if compact { LoadKind::Compact } else { LoadKind::Stored }
             }
-            Operand::Key { .. } => LoadKind::Stored,
+            Operand::Key { .. } => LoadKind::Key,
             Operand::Local(_) | Operand::Arg(_) | Operand::Result(_) => LoadKind::Limb,
         }
     }
@@ -248,11 +253,13 @@ impl<'a> Preparer<'a> {
         };
         let stores = &block.stores[first..][..compiled.results.len()];
         let overwrites: Vec<Vec<Source>> = stores.iter().map(overwrites).collect();
-        let Compiled { instructions, results, programs } = compiled;
+        let Compiled { instructions, results, whole, programs } = compiled;
+        let whole = *whole;
         let program = programs.entry((loads, overwrites)).or_insert_with_key(|(loads, overwrites)| {
-            Arc::new(TileProgram::compile(&Compilation { instructions, results, loads, overwrites }))
+            Arc::new(TileProgram::compile(&Compilation { instructions, results, loads, overwrites, whole }))
         });
-        self.scratch.tiles = self.scratch.tiles.max(program.scratch_words());
+        let (tiles, limbs) = program.scratch_words(self.params.n());
+        self.scratch = self.scratch.max(ScratchWords { tiles, limbs, converted: 0 });
         Arc::clone(program)
     }
 
@@ -271,13 +278,6 @@ impl<'a> Preparer<'a> {
             scalars: block.scalars.iter().map(|&scalar| q.shoup(scalar)).collect(),
             automorphisms: block.galois.iter().map(automorphism).collect(),
         }
-    }
-
-    fn order(&mut self, elements: &[u32]) -> Arc<[u32]> {
-        let n = self.params.n();
-        let log_tiles = (n / TILE.min(n)).ilog2();
-        let order = self.orders.entry(elements.to_vec());
-        Arc::clone(order.or_insert_with(|| tile_order(log_tiles, elements).into()))
     }
 }
 

@@ -22,8 +22,6 @@ pub(super) enum Work {
     Elementwise {
         limb: Limb,
         program: Arc<TileProgram>,
-        /// The order of the tiles if they are better not visited one after the other.
-        order: Option<Arc<[u32]>>,
     },
     /// The number of the store that is transformed in place.
     Ntt {
@@ -150,9 +148,9 @@ impl<'a> Memory<'a> {
                 }
             }
             Operand::Key { key, digit, half, prime } => {
-                let tiles = self.keys.tiles(key as usize, usize::from(digit), half, prime);
-                assert_eq!(tiles.words(), self.params.n(), "a limb of a key has N words");
-                Loaded::Tiled(tiles.first.as_ptr(), tiles.stride)
+                let words = self.keys.limb(key as usize, usize::from(digit), half, prime);
+                assert_eq!(words.len(), self.params.n(), "a limb of a key has N words");
+                Loaded::Limb(words.as_ptr())
             }
         }
     }
@@ -169,11 +167,11 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
     // `Pool::limb_ptr`); exclusive use as the caller says; stores are distinct in a validated artifact, and the program was
     // compiled for this block.
     match work {
-        Work::Elementwise { limb, program, order } => {
+        Work::Elementwise { limb, program } => {
             let bound = memory.bind(limb);
             let block = bound.block(memory, std::ptr::null(), 0);
             // SAFETY: as said above.
-            unsafe { program.run(&block, 0..n, order.as_deref(), &mut scratch.tiles) }
+            unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
         }
         Work::Ntt { limb, home, prologue, epilogue } => {
             let mut bound = memory.bind(limb);
@@ -183,7 +181,7 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                 Prologue::Program(program) => {
                     let block = bound.block(memory, std::ptr::null(), 0);
                     // SAFETY: as said above.
-                    unsafe { program.run(&block, 0..n, None, &mut scratch.tiles) }
+                    unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
                     None
                 }
             };
@@ -192,28 +190,45 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
             // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
             let source = source.map(|load| unsafe { bound.loads[load].words(0, n) });
             let tiles = &mut scratch.tiles;
+            // A program that sweeps runs when the limb is complete, others while its parts are in the innermost cache.
+            let (after, along) = match epilogue {
+                Some(program) if program.sweeps() => (Some(program), None),
+                other => (None, other.as_ref()),
+            };
             memory.params.ntt(limb.prime).forward_with(isa, words, source, &mut |start, words| {
-                if let Some(program) = epilogue {
+                if let Some(program) = along {
                     // Only through this borrow is the home used now.
                     bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
                     let block = bound.block(memory, bound.stores[*home], *home);
                     // SAFETY: as said above; the home is valid in the range that is run.
-                    unsafe { program.run(&block, start..start + words.len(), None, tiles) }
+                    unsafe { program.run(&block, start..start + words.len(), tiles) }
                 }
             });
+            if let Some(program) = after {
+                let block = bound.block(memory, bound.stores[*home], *home);
+                // SAFETY: as said above.
+                unsafe { program.run(&block, 0..n, tiles) }
+            }
         }
         Work::Intt { limb, home, prologue, epilogue } => {
             let mut bound = memory.bind(limb);
             // SAFETY: exclusive use as the caller says.
             let words = unsafe { memory.write(limb.stores[*home]) };
             let tiles = &mut scratch.tiles;
-            let mut prepare = |start: usize, words: &mut [u32]| match prologue {
+            let before = match prologue {
+                Prologue::Program(program) if program.sweeps() => {
+                    let block = bound.block(memory, std::ptr::null(), 0);
+                    // SAFETY: as said above.
+                    unsafe { program.run(&block, 0..n, tiles) }
+                    &Prologue::InPlace
+                }
+                other => other,
+            };
+            let mut prepare = |start: usize, words: &mut [u32]| match before {
                 Prologue::InPlace => {}
                 Prologue::Load(load) => {
                     // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
                     let source = unsafe { bound.loads[*load].words(start, words.len()) };
-                    // The next stretch, while this one is transformed.
-                    kernels::fetch(isa, words.len(), &[source.as_ptr().wrapping_add(words.len())]);
                     kernels::copy(isa, memory.params.modulus(limb.prime), words, source);
                 }
                 Prologue::Program(program) => {
@@ -221,7 +236,7 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                     bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
                     let block = bound.block(memory, std::ptr::null(), 0);
                     // SAFETY: as said above; the home is valid in the range that is run.
-                    unsafe { program.run(&block, start..start + words.len(), None, tiles) }
+                    unsafe { program.run(&block, start..start + words.len(), tiles) }
                 }
             };
             memory.params.ntt(limb.prime).inverse_with(isa, words, limb.scalars[0].w, &mut prepare);
@@ -229,7 +244,7 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                 bound.stores[*home] = words.as_mut_ptr();
                 let block = bound.block(memory, bound.stores[*home], *home);
                 // SAFETY: as said above.
-                unsafe { program.run(&block, 0..n, None, tiles) }
+                unsafe { program.run(&block, 0..n, tiles) }
             }
         }
         Work::BaseConvert { converter, sources, targets } => {
@@ -254,7 +269,7 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                     let block = bound.block(memory, input, 0);
                     let program = program.as_ref().expect("all targets have the same epilogue");
                     // SAFETY: as said above; the input is valid in the range that is run.
-                    unsafe { program.run(&block, start..start + tile, None, &mut scratch.tiles) }
+                    unsafe { program.run(&block, start..start + tile, &mut scratch.tiles) }
                 }
             }
         }

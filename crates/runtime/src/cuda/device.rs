@@ -314,7 +314,7 @@ impl Device for CudaDevice {
             |limb: &KeyLimb| keys.limb(limb.key as usize, usize::from(limb.digit), limb.half, limb.prime);
         for (index, key) in self.keys.iter().enumerate() {
             let place = self.places.keys.offset(index as u64 * self.limb_bytes);
-            self.gpu.write(place, bytemuck::cast_slice(&limb(key)))?;
+            self.gpu.write(place, bytemuck::cast_slice(limb(key)))?;
         }
         Ok(())
     }

@@ -201,7 +201,7 @@ mod tests {
                     weight: WeightRef::Weight(WeightId(weights.len() as u32 - 1)),
                     basis: bases[below(3)],
                     // Beyond 64 bits as well.
-                    scale: Scale(2f64.powi([30, 50, 70, 90][below(4)]) * 1.1),
+                    scale: Scale(2f64.powi([30, 50, 70, 87][below(4)]) * 1.1),
                     rotation: below(period) as u32,
                     log_period,
                 });

@@ -362,7 +362,7 @@ fn launches_see_the_limbs_that_the_program_names() {
     let scaled = |from: usize, to: usize, weight: u32| -> Vec<Vec<Vec<Expected>>> {
         let plain = |weight, period, i| Words(case.plaintext(weight, period, i % (limbs / 2)));
         let row = |i: usize, factor| vec![Slot(frame + i), factor, Slot(frame + i)];
-        let key = Words(keys.limb(0, 1, Half::B, case.ends[0]));
+        let key = Words(keys.limb(0, 1, Half::B, case.ends[0]).to_vec());
         vec![
             (0..limbs).map(|i| vec![Slot(from + i), plain(weight, 2, i), Slot(frame + i)]).collect(),
             (0..limbs).map(|i| row(i, plain(2, 0, i))).collect(),
@@ -373,7 +373,7 @@ fn launches_see_the_limbs_that_the_program_names() {
     let mut expected = vec![(0..limbs).map(|i| vec![Slot(args + i), Slot(x + i)]).collect()];
     expected.extend(scaled(x, y, 0));
     expected.extend(scaled(y, results, 1));
-    let key = Words(keys.limb(0, 0, Half::A, case.ends[0]));
+    let key = Words(keys.limb(0, 0, Half::A, case.ends[0]).to_vec());
     expected.push(vec![vec![Slot(results), key, Slot(x)]]);
 
     // Twice: nothing of the first run may show in the second.

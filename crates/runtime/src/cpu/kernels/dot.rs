@@ -13,9 +13,6 @@ const MOST_PRODUCTS: usize = 16;
 /// Vectors that are worked on together.
 const UNROLLED: usize = 4;
 
-/// Words of a cache line.
-const LINE: usize = 16;
-
 /// Where a stretch of [`Runs`] may begin: at multiples of this, or where a run begins.
 pub const RUN_ALIGN: usize = UNROLLED * MOST_LANES;
 
@@ -59,46 +56,31 @@ impl<'a> From<&'a [u32]> for Runs<'a> {
 pub type Term<'a, const OUTS: usize> = ([&'a [u32]; OUTS], Runs<'a>);
 
 /// `out = sum_i a_i * b_i * 2^-32 mod q` over the terms `(a_i, b_i)`: the plain sum of products if each term has one factor in
-/// Montgomery form. Zero for no terms. `ahead` are addresses, valid or not, of as many words as the output has, that will be
-/// needed soon after; they are fetched on the way.
+/// Montgomery form. Zero for no terms.
 ///
 /// # Panics
 /// When a factor is shorter than the output, or a first factor longer.
-pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>], ahead: &[*const u32]) {
+pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>]) {
     check(out.len(), terms);
     let (whole, len) = (out.len() - out.len() % MOST_LANES, out.len());
     let outs = [out.as_mut_ptr()];
-    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>], ahead: &[*const u32]));
+    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>]));
     // SAFETY: a single word needs no features; the terms are as long as the output.
-    unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms, &[]) }
+    unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms) }
 }
 
 /// Two sums as in [`dot`], whose second factors are the same: each is read once.
 ///
 /// # Panics
 /// When a factor is shorter than the outputs, a first factor longer, or the outputs are not equally long.
-pub fn dot_pair(isa: Isa, q: &Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, 2>], ahead: &[*const u32]) {
+pub fn dot_pair(isa: Isa, q: &Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, 2>]) {
     assert_eq!(a.len(), b.len(), "outputs are equally long");
     check(a.len(), terms);
     let (whole, len) = (a.len() - a.len() % MOST_LANES, a.len());
     let outs = [a.as_mut_ptr(), b.as_mut_ptr()];
-    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>], ahead: &[*const u32]));
+    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>]));
     // SAFETY: a single word needs no features; the terms are as long as the outputs.
-    unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms, &[]) }
-}
-
-/// Fetches `len` words at each address into cache; addresses need not be valid.
-pub fn fetch(isa: Isa, len: usize, ahead: &[*const u32]) {
-    #[inline(always)]
-    unsafe fn run<V: Lanes>(len: usize, ahead: &[*const u32]) {
-        for address in ahead {
-            for line in (0..len).step_by(LINE) {
-                // SAFETY: forwarded to the caller; the address need not be valid.
-                unsafe { V::prefetch(address.wrapping_add(line)) }
-            }
-        }
-    }
-    dispatch!(isa, run(len: usize, ahead: &[*const u32]));
+    unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms) }
 }
 
 fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>]) {
@@ -110,29 +92,17 @@ fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>]) {
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn run_one<V: Lanes>(
-    q: &Modulus,
-    outs: [*mut u32; 1],
-    len: usize,
-    terms: &[Term<'_, 1>],
-    ahead: &[*const u32],
-) {
+unsafe fn run_one<V: Lanes>(q: &Modulus, outs: [*mut u32; 1], len: usize, terms: &[Term<'_, 1>]) {
     // SAFETY: forwarded to the caller.
-    unsafe { run::<V, 1>(q, outs, len, terms, ahead) }
+    unsafe { run::<V, 1>(q, outs, len, terms) }
 }
 
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn run_two<V: Lanes>(
-    q: &Modulus,
-    outs: [*mut u32; 2],
-    len: usize,
-    terms: &[Term<'_, 2>],
-    ahead: &[*const u32],
-) {
+unsafe fn run_two<V: Lanes>(q: &Modulus, outs: [*mut u32; 2], len: usize, terms: &[Term<'_, 2>]) {
     // SAFETY: forwarded to the caller.
-    unsafe { run::<V, 2>(q, outs, len, terms, ahead) }
+    unsafe { run::<V, 2>(q, outs, len, terms) }
 }
 
 /// The sums for the first `len` words.
@@ -145,13 +115,12 @@ unsafe fn run<V: Lanes, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     len: usize,
     terms: &[Term<'_, OUTS>],
-    ahead: &[*const u32],
 ) {
     let unrolled = len - len % (UNROLLED * V::LANES);
     // SAFETY: forwarded to the caller.
     unsafe {
-        run_vectors::<V, UNROLLED, OUTS>(q, outs, 0..unrolled, terms, ahead);
-        run_vectors::<V, 1, OUTS>(q, outs, unrolled..len, terms, &[]);
+        run_vectors::<V, UNROLLED, OUTS>(q, outs, 0..unrolled, terms);
+        run_vectors::<V, 1, OUTS>(q, outs, unrolled..len, terms);
     }
 }
 
@@ -166,17 +135,11 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     range: std::ops::Range<usize>,
     terms: &[Term<'_, OUTS>],
-    ahead: &[*const u32],
 ) {
-    // SAFETY: forwarded to the caller; what is fetched in advance need not be valid.
+    // SAFETY: forwarded to the caller.
     unsafe {
         let m = ModulusLanes::<V>::new(q);
         for i in range.step_by(COUNT * V::LANES) {
-            for address in ahead {
-                for line in (0..COUNT * V::LANES).step_by(LINE) {
-                    V::prefetch(address.wrapping_add(i + line));
-                }
-            }
             let mut totals = [[V::splat(0); COUNT]; OUTS];
             for terms in terms.chunks(MOST_PRODUCTS) {
                 let mut sums = [[V::wide_zero(); COUNT]; OUTS];

@@ -11,7 +11,7 @@ mod elementwise;
 mod tests;
 
 pub use base_convert::{BaseConverter, base_convert};
-pub use dot::{RUN_ALIGN, Runs, Term, dot, dot_pair, fetch};
+pub use dot::{RUN_ALIGN, Runs, Term, dot, dot_pair};
 pub use elementwise::{add, add_scalar, copy, mont_mul, mul, mul_scalar, neg, sub};
 
 /// Words of the widest vector; what is left over by it is done word by word.

@@ -4,12 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::kernel::{Instruction, Register};
 
-use super::{Action, Factor, Fetch, LoadKind, Operation, Source, TILE, Target, TileProgram, View, ViewId};
-
-/// Tiles that are asked for before they are needed, 16 KiB. It is a guess: no distance made whole bootstraps measurably faster.
-const TILES_AHEAD: usize = 8;
+use super::{Action, Factor, LoadKind, Operation, Source, TILE, Target, TileProgram, View, ViewId};
 
 /// A program and what its blocks are like.
+#[derive(Clone, Copy)]
 pub(in super::super) struct Compilation<'a> {
     /// A validated program.
     pub(in super::super) instructions: &'a [Instruction],
@@ -19,6 +17,8 @@ pub(in super::super) struct Compilation<'a> {
     pub(in super::super) loads: &'a [LoadKind],
     /// For each store the loads, or the input, whose words it overwrites.
     pub(in super::super) overwrites: &'a [Vec<Source>],
+    /// Whether the program is always run on whole limbs.
+    pub(in super::super) whole: bool,
 }
 
 /// A register in a view: what one operation computes.
@@ -35,26 +35,33 @@ enum Step {
 impl TileProgram {
     /// Compiles a program.
     pub(in super::super) fn compile(compilation: &Compilation<'_>) -> TileProgram {
-        let (views, values) = compilation.values();
-        let steps = compilation.steps(&values, &views);
-        let mut emission = Emission::new(compilation, &views, &steps);
-        for (at, step) in steps.iter().enumerate() {
+        let swept = compilation.swept();
+        let (views, values) = compilation.values(&swept);
+        let sweeps = compilation.steps(&compilation.sweep_values(&swept), &views, |_| false);
+        let mut steps = compilation.steps(&values, &views, |register| swept.contains(&register));
+        steps.retain(|step| !matches!(step, Step::One((register, _)) if swept.contains(register)));
+        let mut emission = Emission::new(compilation, &views, &sweeps, &steps);
+        for (at, step) in sweeps.iter().enumerate() {
+            emission.step(at, step);
+        }
+        let sweeps = emission.end_sweeps(values.iter().filter(|(register, _)| swept.contains(register)));
+        for (step, at) in steps.iter().zip(emission.first_step..) {
             emission.step(at, step);
         }
         emission.stores();
-        let Emission { mut operations, scratch, .. } = emission;
-        let fetches = fetches(&mut operations, compilation);
-        TileProgram { operations, views, fetches, scratch: scratch.count.into() }
+        let Emission { operations, scratch, limbs, .. } = emission;
+        let (scratch_tiles, scratch_limbs) = (scratch.count.into(), limbs.into());
+        TileProgram { sweeps, operations, views, scratch_tiles, scratch_limbs }
     }
 
-    /// Words of scratch memory that [`TileProgram::run`] needs.
-    pub(in super::super) fn scratch_words(&self) -> usize {
-        self.scratch * TILE
+    /// Words of scratch tiles and of scratch limbs that [`TileProgram::run`] needs on limbs of `n` words.
+    pub(in super::super) fn scratch_words(&self, n: usize) -> (usize, usize) {
+        (self.scratch_tiles * TILE, self.scratch_limbs * n)
     }
 
-    /// Whether the program looks at other tiles than those where the results are.
-    pub(in super::super) fn moves(&self) -> bool {
-        !self.views.is_empty()
+    /// Whether the program must be run on whole limbs.
+    pub(in super::super) fn sweeps(&self) -> bool {
+        !self.sweeps.is_empty()
     }
 }
 
@@ -63,9 +70,40 @@ impl Compilation<'_> {
         &self.instructions[usize::from(register)]
     }
 
-    /// The views, and the registers in all views in which the results need them: loads, then the others in the order of the
-    /// program.
-    fn values(&self) -> (Vec<View>, Vec<Value>) {
+    /// The sums of products with keys that can be computed before all else.
+    fn swept(&self) -> HashSet<Register> {
+        let there = |register: Register| match *self.instruction(register) {
+            Instruction::Load(load) => self.loads[usize::from(load)] != LoadKind::Compact,
+            Instruction::Input => true,
+            _ => false,
+        };
+        let sweep = |instruction: &Instruction| match instruction {
+            Instruction::Dot(terms) => {
+                terms.iter().all(|&(a, b)| there(a) && there(b))
+                    && terms.iter().any(|&(a, b)| self.key(a) || self.key(b))
+            }
+            _ => false,
+        };
+        let registers =
+            (0..).zip(self.instructions).filter(|(_, instruction)| self.whole && sweep(instruction));
+        registers.map(|(register, _)| register).collect()
+    }
+
+    /// What sweeps read, and then what they compute.
+    fn sweep_values(&self, swept: &HashSet<Register>) -> Vec<Value> {
+        let mut read: Vec<Register> = Vec::new();
+        let mut made: Vec<Register> = swept.iter().copied().collect();
+        made.sort_unstable();
+        made.iter()
+            .for_each(|&register| self.instruction(register).for_registers(|register| read.push(register)));
+        read.sort_unstable();
+        read.dedup();
+        read.into_iter().chain(made).map(|register| (register, 0)).collect()
+    }
+
+    /// The views, and the registers in all views in which the results need them after the sweeps: loads and what is swept,
+    /// then the others in the order of the program.
+    fn values(&self, swept: &HashSet<Register>) -> (Vec<View>, Vec<Value>) {
         let mut views: Vec<View> = Vec::new();
         let mut needed: Vec<Vec<ViewId>> = vec![Vec::new(); self.instructions.len()];
         self.results.iter().for_each(|&register| needed[usize::from(register)].push(0));
@@ -83,6 +121,7 @@ impl Compilation<'_> {
                         });
                         ViewId::try_from(id + 1).expect("a program has at most 2^16 views")
                     }
+                    _ if swept.contains(&(index as Register)) => continue,
                     _ => of,
                 };
                 instruction.for_registers(|register| needed[usize::from(register)].push(view));
@@ -92,8 +131,11 @@ impl Compilation<'_> {
         let mut values: Vec<Value> = values
             .flat_map(|(index, views)| views.iter().map(move |&view| (index as Register, view)))
             .collect();
-        // Loads are there from the beginning.
-        values.sort_by_key(|&(register, _)| !matches!(self.instruction(register), Instruction::Load(_)));
+        // These are there from the beginning.
+        let there = |register| {
+            swept.contains(&register) || matches!(self.instruction(register), Instruction::Load(_))
+        };
+        values.sort_by_key(|&(register, _)| !there(register));
         (views, values)
     }
 
@@ -103,6 +145,11 @@ impl Compilation<'_> {
             Instruction::Load(load) if self.loads[usize::from(load)] == LoadKind::Compact => Some(load),
             _ => None,
         }
+    }
+
+    /// Whether a register is a limb of a key.
+    fn key(&self, register: Register) -> bool {
+        matches!(self.instruction(register), Instruction::Load(load) if self.loads[usize::from(*load)] == LoadKind::Key)
     }
 
     /// Whether a register comes from memory rather than cache.
@@ -117,14 +164,17 @@ impl Compilation<'_> {
     }
 
     /// What is computed together, in order. Two dot products that have a factor of each term in common become one pass, if one
-    /// can wait for the other or be computed as early; factors from memory in common are preferred.
-    fn steps(&self, values: &[Value], views: &[View]) -> Vec<Step> {
+    /// can wait for the other or be computed as early; factors from memory in common are preferred. Of some registers the
+    /// values are there already.
+    fn steps(&self, values: &[Value], views: &[View], there: impl Fn(Register) -> bool) -> Vec<Step> {
         // Where values are computed, and where they are read first; both change as pairs are made.
         let mut place: HashMap<Value, usize> =
             values.iter().enumerate().map(|(at, &value)| (value, at)).collect();
         let mut first_use: HashMap<Value, usize> = HashMap::new();
         for (at, &value) in values.iter().enumerate().rev() {
-            self.for_operands(value, views, |operand| _ = first_use.insert(operand, at));
+            if !there(value.0) {
+                self.for_operands(value, views, |operand| _ = first_use.insert(operand, at));
+            }
         }
         let mut joined = vec![false; values.len()];
         let mut pairs: HashMap<usize, Step> = HashMap::new();
@@ -133,7 +183,7 @@ impl Compilation<'_> {
             let mut best: Option<(usize, usize, Vec<_>)> = None;
             for (later, &other) in values.iter().enumerate().skip(at + 1) {
                 let Instruction::Dot(others) = self.instruction(other.0) else { continue };
-                if joined[at] || joined[later] || other.1 != value.1 {
+                if joined[at] || joined[later] || other.1 != value.1 || there(value.0) || there(other.0) {
                     continue;
                 }
                 let waits = first_use.get(&value).is_none_or(|&first| first > later);
@@ -235,11 +285,22 @@ struct Emission<'a> {
     views: HashMap<View, ViewId>,
     sources: HashMap<Value, Source>,
     scratch: Scratch,
+    /// Scratch limbs: one for each swept sum that does not go straight to its store.
+    limbs: u16,
+    /// Where the steps after the sweeps begin.
+    first_step: usize,
+    /// Whether the sweeps are being made.
+    sweeping: bool,
     operations: Vec<Operation>,
 }
 
 impl<'a> Emission<'a> {
-    fn new(compilation: &'a Compilation<'a>, views: &[View], steps: &[Step]) -> Emission<'a> {
+    fn new(
+        compilation: &'a Compilation<'a>,
+        views: &[View],
+        sweeps: &[Step],
+        steps: &[Step],
+    ) -> Emission<'a> {
         let views = views.iter().enumerate().map(|(at, &view)| (view, at as ViewId + 1)).collect();
         let mut emission = Emission {
             compilation,
@@ -248,9 +309,12 @@ impl<'a> Emission<'a> {
             views,
             sources: HashMap::new(),
             scratch: Scratch::default(),
+            limbs: 0,
+            first_step: sweeps.len(),
+            sweeping: true,
             operations: Vec::new(),
         };
-        for (at, step) in steps.iter().enumerate() {
+        for (at, step) in sweeps.iter().chain(steps).enumerate() {
             for (value, factor) in emission.reads(step) {
                 if compilation.compact(value.0).is_some() && !factor {
                     emission.unfolded.insert(value);
@@ -263,7 +327,7 @@ impl<'a> Emission<'a> {
                 emission.unfolded.insert((register, 0));
             }
             // A store that waits until the end is copied from it.
-            emission.last_use.insert((register, 0), steps.len());
+            emission.last_use.insert((register, 0), sweeps.len() + steps.len());
         }
         emission
     }
@@ -297,9 +361,12 @@ impl<'a> Emission<'a> {
     }
 
     /// Whether a result may be stored when it is computed, by step `at`: nothing that it overwrites is read by this step or
-    /// later.
+    /// later. All of it is overwritten by a sweep.
     fn direct(&self, store: usize, at: usize) -> bool {
         let compilation = self.compilation;
+        if self.sweeping {
+            return compilation.overwrites[store].is_empty();
+        }
         compilation.overwrites[store].iter().all(|&overwritten| {
             let of = |instruction: &Instruction| match instruction {
                 Instruction::Load(load) => overwritten == Source::Load(*load),
@@ -314,11 +381,24 @@ impl<'a> Emission<'a> {
         })
     }
 
+    /// Ends the sweeps: returns their operations, and notes that what they left is there in the given views.
+    fn end_sweeps<'v>(&mut self, left: impl Iterator<Item = &'v Value>) -> Vec<Operation> {
+        self.sweeping = false;
+        for &(register, view) in left {
+            self.sources.insert((register, view), self.sources[&(register, 0)]);
+        }
+        std::mem::take(&mut self.operations)
+    }
+
     fn target(&mut self, value: Value, at: usize) -> (Target, Source) {
         let stores = self.compilation.results.iter().enumerate();
         let mut stores = stores.filter(|&(_, &result)| (result, 0) == value);
         match stores.find(|&(store, _)| self.direct(store, at)) {
             Some((store, _)) => (Target::Store(store as u16), Source::Store(store as u16)),
+            None if self.sweeping => {
+                self.limbs += 1;
+                (Target::Swept(self.limbs - 1), Source::Swept(self.limbs - 1))
+            }
             None => {
                 let tile = self.scratch.take();
                 (Target::Scratch(tile), Source::Scratch(tile))
@@ -327,7 +407,7 @@ impl<'a> Emission<'a> {
     }
 
     fn push(&mut self, target: Target, view: ViewId, action: Action) {
-        self.operations.push(Operation { target, view, action, fetches: 0..0 });
+        self.operations.push(Operation { target, view, action });
     }
 
     fn factor(&self, (register, view): Value) -> Factor {
@@ -403,7 +483,8 @@ impl<'a> Emission<'a> {
         let mut done: Vec<Value> = self.reads(step).into_iter().map(|(value, _)| value).collect();
         done.retain(|value| self.last_use[value] == at);
         // Made for nothing: the second of a pair is needed, and so is every value.
-        debug_assert!(made.iter().all(|value| self.last_use.contains_key(value)), "a value is not used");
+        let used = |value: &Value| self.sweeping || self.last_use.contains_key(value);
+        debug_assert!(made.iter().all(used), "a value is not used");
         done.sort_unstable();
         done.dedup();
         for value in done {
@@ -441,95 +522,6 @@ impl<'a> Emission<'a> {
             .collect();
         for (store, source) in saved {
             self.push(Target::Store(store as u16), 0, Action::Copy(source));
-        }
-    }
-}
-
-/// Lets each operation fetch what is needed soon after it, as far as the processor would not do so by itself: it follows
-/// neither many streams nor tiles out of order, and begins anew with every page of memory. That this saves time in a whole
-/// program was not measured; reads of short stretches of many limbs remain slower than memory can be.
-fn fetches(operations: &mut [Operation], compilation: &Compilation<'_>) -> Vec<Fetch> {
-    let mut needed: Vec<(u16, ViewId)> = Vec::new();
-    // Where the needs of each operation end.
-    let mut ends = Vec::with_capacity(operations.len());
-    let mut later: Vec<Vec<Source>> = Vec::with_capacity(operations.len());
-    let mut seen: HashSet<Source> = HashSet::new();
-    for operation in &*operations {
-        let mut own = Vec::new();
-        operation.action.for_sources(operation.view, &mut |source, view| {
-            let Source::Load(load) = *source else { return };
-            if view == 0 && compilation.loads[usize::from(load)] == LoadKind::Limb {
-                own.extend(seen.insert(*source).then_some(*source));
-            } else if !needed.contains(&(load, view)) {
-                needed.push((load, view));
-            }
-        });
-        operation.for_targets(|target| {
-            // What was transformed is in cache.
-            if let Target::Store(store) = target
-                && !compilation.overwrites[usize::from(store)].contains(&Source::Input)
-            {
-                own.push(Source::Store(store));
-            }
-        });
-        ends.push(needed.len());
-        later.push(own);
-    }
-    let ahead = TILES_AHEAD.min(needed.len());
-    let mut fetches = Vec::new();
-    let mut start = 0;
-    for ((operation, end), later) in operations.iter_mut().zip(ends).zip(later) {
-        let first = fetches.len();
-        fetches.extend((start + ahead..end + ahead).map(|at| {
-            let (load, view) = needed[at % needed.len()];
-            Fetch::Load { load, view, next: at >= needed.len() }
-        }));
-        fetches.extend(later.into_iter().map(Fetch::Later));
-        operation.fetches = first..fetches.len();
-        start = end;
-    }
-    fetches
-}
-
-impl Operation {
-    /// Calls `visit` with every target.
-    fn for_targets(&self, mut visit: impl FnMut(Target)) {
-        visit(self.target);
-        if let Action::DotPair(other, _) = self.action {
-            visit(other);
-        }
-    }
-}
-
-impl Action {
-    /// Calls `visit` with every source, and the view in which an operation in `view` reads it.
-    fn for_sources(&self, view: ViewId, visit: &mut impl FnMut(&Source, ViewId)) {
-        match self {
-            Action::Expand(_) => {}
-            Action::Copy(a) | Action::Neg(a) | Action::MulScalar(a, _) | Action::AddScalar(a, _) => {
-                visit(a, view)
-            }
-            Action::Permute { from, view, .. } => visit(from, *view),
-            Action::Add(a, b) | Action::Sub(a, b) | Action::Mul(a, b) | Action::MontMul(a, b) => {
-                visit(a, view);
-                visit(b, view);
-            }
-            Action::Dot(terms) => {
-                for (a, b) in terms {
-                    visit(a, view);
-                    if let Factor::Words(b) = b {
-                        visit(b, view);
-                    }
-                }
-            }
-            Action::DotPair(_, terms) => {
-                for (a, b) in terms {
-                    a.iter().for_each(|a| visit(a, view));
-                    if let Factor::Words(b) = b {
-                        visit(b, view);
-                    }
-                }
-            }
         }
     }
 }

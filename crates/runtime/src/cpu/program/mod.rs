@@ -4,6 +4,9 @@
 //! chain of operations costs one pass over memory. Loads of limbs are not copied: operations read them where they are. A
 //! result goes straight to its destination unless that is read afterwards.
 //!
+//! Products with keys are the exception: they are done first, each for the whole limb. Keys come from memory, which delivers
+//! a few long streams more than twice as fast as short stretches of many; what the products leave is small beside the keys.
+//!
 //! An automorphism makes a tile of one tile, in another order. So a register below an [`Instruction::Permute`] is computed
 //! at the tile where its words come from and permuted into the tile where they are needed. Where registers are computed is
 //! their [`View`]; one that is needed in several is computed once in each.
@@ -11,35 +14,32 @@
 //! [`Instruction::Permute`]: cerium_artifact::kernel::Instruction::Permute
 
 mod compile;
-mod order;
 mod run;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
-
 use super::kernels::RUN_ALIGN;
-use crate::key_store::KEY_TILE;
 
 pub(super) use compile::Compilation;
-pub(super) use order::tile_order;
 pub(super) use run::{BoundBlock, Loaded, TileScratch};
 
-/// Words of a tile: 2 KiB, so that a handful of registers leaves room in L1 for what is read and written. Keys are laid out
-/// by such tiles.
-pub(super) const TILE: usize = KEY_TILE;
+/// Words of a tile: 4 KiB, so that a handful of registers fits L1.
+pub(super) const TILE: usize = 1024;
 const _: () = assert!(TILE.is_multiple_of(RUN_ALIGN));
 
 /// A program as operations on tiles.
 #[derive(Clone, Debug)]
 pub(super) struct TileProgram {
+    /// Executed first, each for the whole limb, in view 0.
+    sweeps: Vec<Operation>,
+    /// Executed in turn for each tile.
     operations: Vec<Operation>,
     /// All but the first, which is where the results are.
     views: Vec<View>,
-    /// What operations fetch in advance.
-    fetches: Vec<Fetch>,
     /// Number of scratch tiles.
-    scratch: usize,
+    scratch_tiles: usize,
+    /// Number of scratch limbs: what sweeps leave.
+    scratch_limbs: usize,
 }
 
 /// Number of a view: 0 is where the results are, the others are entries of [`TileProgram::views`], counted from 1.
@@ -58,8 +58,10 @@ struct View {
 pub(super) enum LoadKind {
     /// A limb of the pool, likely to be in some cache.
     Limb,
-    /// A limb of a key or a plaintext: it is in memory.
+    /// A full limb of a plaintext: it is in memory.
     Stored,
+    /// A limb of a key: it is in memory.
+    Key,
     /// A compact plaintext, which must be unfolded unless it is a factor.
     Compact,
 }
@@ -73,14 +75,17 @@ pub(super) enum Source {
     Input,
     /// In this scratch tile.
     Scratch(u16),
+    /// In this scratch limb.
+    Swept(u16),
     /// In the limb of this store, written before by this program.
     Store(u16),
 }
 
-/// Where an operation writes.
+/// Where an operation writes: as the [`Source`] of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Scratch(u16),
+    Swept(u16),
     Store(u16),
 }
 
@@ -89,8 +94,6 @@ struct Operation {
     target: Target,
     view: ViewId,
     action: Action,
-    /// Part of [`TileProgram::fetches`].
-    fetches: Range<usize>,
 }
 
 /// What an operation does. Sources are read in the operation's view.
@@ -123,13 +126,4 @@ enum Factor {
     Words(Source),
     /// The compact plaintext of this load, as it is.
     Runs(u16),
-}
-
-/// A tile that an operation fetches into cache for one of the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fetch {
-    /// Of a load in a view, for this tile of the results or for the next.
-    Load { load: u16, view: ViewId, next: bool },
-    /// Of a load or store, for a tile of the results that comes later.
-    Later(Source),
 }

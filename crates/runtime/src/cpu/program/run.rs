@@ -8,43 +8,32 @@ use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::{Modulus, Shoup};
 
-use super::{Action, Factor, Fetch, Operation, Source, TILE, Target, TileProgram, ViewId};
+use super::{Action, Factor, Operation, Source, TILE, Target, TileProgram, ViewId};
 use crate::cpu::kernels::{self, Runs, Term};
 use crate::memory::Pages;
 
-/// Terms and fetches of an operation that need no allocation.
+/// Terms of an operation that need no allocation.
 const FEW: usize = 16;
-
-/// Words by which a program that visits tiles in order fetches ahead, if it is not run on less.
-const STRETCH_AHEAD: usize = 2 * TILE;
 
 /// A loaded limb.
 #[derive(Clone, Copy)]
 pub(in super::super) enum Loaded {
     /// N words, valid for reading while the block runs, except for tiles that it has stored over.
     Limb(*const u32),
-    /// The first tile of N words, and how far apart the beginnings of its tiles of [`TILE`] words are.
-    Tiled(*const u32, usize),
     /// The compact words, and the base-2 logarithm of the run that each stands for.
     Compact(*const u32, usize, u32),
 }
 
 impl Loaded {
-    /// The `len` words from `start` on of a full limb; within one tile if it is laid out by tiles.
+    /// The `len` words from `start` on of a full limb.
     ///
     /// # Safety
     /// They are valid for reading, and nobody writes them while the slice lives.
     pub(in super::super) unsafe fn words<'a>(self, start: usize, len: usize) -> &'a [u32] {
-        // SAFETY: passed on from the caller.
-        unsafe { std::slice::from_raw_parts(self.address(start), len) }
-    }
-
-    /// Where the word at `start` is, be it within the limb or not.
-    fn address(self, start: usize) -> *const u32 {
         match self {
-            Loaded::Limb(words) => words.wrapping_add(start),
-            Loaded::Tiled(words, stride) => words.wrapping_add(start / TILE * stride + start % TILE),
-            Loaded::Compact(words, _, log_run) => words.wrapping_add(start >> log_run),
+            // SAFETY: passed on from the caller.
+            Loaded::Limb(words) => unsafe { std::slice::from_raw_parts(words.add(start), len) },
+            Loaded::Compact(..) => unreachable!("the load is not compact"),
         }
     }
 }
@@ -65,22 +54,23 @@ pub(in super::super) struct BoundBlock<'a> {
 /// What executing programs needs besides their blocks; kept from one to the next.
 #[derive(Debug, Default)]
 pub(in super::super) struct TileScratch {
-    /// Aligned as vectors are: one that lies across two cache lines costs twice.
-    words: Pages,
-    /// Where the tile of each view begins, and where the next one will.
-    starts: Vec<[usize; 2]>,
+    /// Tiles. Aligned as vectors are: one that lies across two cache lines costs twice.
+    tiles: Pages,
+    /// Limbs.
+    limbs: Pages,
+    /// Where the tile of each view begins.
+    starts: Vec<usize>,
 }
 
 impl TileScratch {
-    /// For programs that need up to `words` words.
-    pub(in super::super) fn new(words: usize) -> io::Result<TileScratch> {
-        Ok(TileScratch { words: Pages::new(words)?, starts: Vec::new() })
+    /// For programs that need up to so many words of tiles and of limbs.
+    pub(in super::super) fn new(tiles: usize, limbs: usize) -> io::Result<TileScratch> {
+        Ok(TileScratch { tiles: Pages::new(tiles)?, limbs: Pages::new(limbs)?, starts: Vec::new() })
     }
 }
 
 impl TileProgram {
-    /// Executes the program on the words of a range, tile by tile: in order, or as `order` says, which lists the tiles of
-    /// the whole range.
+    /// Executes the program on the words of a range: all N words if the program sweeps.
     ///
     /// # Safety
     /// The loads are valid for reading and the stores for writing, N words each (stores at least in the range), and nobody
@@ -91,57 +81,57 @@ impl TileProgram {
         &self,
         block: &BoundBlock<'_>,
         range: Range<usize>,
-        order: Option<&[u32]>,
         scratch: &mut TileScratch,
     ) {
-        // Stretches of a limb are run as a transform goes on: what the next one needs is fetched in the meantime.
-        let ahead = range.len().min(STRETCH_AHEAD);
-        let TileScratch { words, starts } = scratch;
-        let words = words.words_mut()[..self.scratch_words()].as_mut_ptr();
-        let len = TILE.min(range.len());
-        let tiles = range.len() / len;
-        assert!(order.is_none_or(|order| order.len() == tiles), "an order has all tiles");
-        let start = |tile: usize| range.start + len * order.map_or(tile, |order| order[tile] as usize);
-        starts.clear();
-        starts.resize(1 + self.views.len(), [0; 2]);
-        self.look_ahead(block, starts, start(0), len);
-        for tile in 0..tiles {
-            starts.iter_mut().for_each(|[now, next]| *now = *next);
-            self.look_ahead(block, starts, start((tile + 1).min(tiles - 1)), len);
-            let later = if order.is_some() { starts[0][1] } else { starts[0][0] + ahead };
-            for operation in &self.operations {
-                let tiles = Tiles { block, scratch: words, starts, later, len };
-                // SAFETY: passed on from the caller; `compile` never lets an operation write a tile that it reads.
-                unsafe { tiles.apply(operation, &self.fetches[operation.fetches.clone()]) }
+        let TileScratch { tiles, limbs, starts } = scratch;
+        let limbs = &mut limbs.words_mut()[..self.scratch_limbs * range.len()];
+        let limbs = Limbs { first: limbs.as_mut_ptr(), n: range.len() };
+        let tiles = tiles.words_mut()[..self.scratch_tiles * TILE].as_mut_ptr();
+        let execute = |operations: &[Operation], starts: &[usize], len: usize| {
+            let tiles = Tiles { block, tiles, limbs, starts, len };
+            for operation in operations {
+                // SAFETY: passed on from the caller; `compile` never lets an operation write what it reads.
+                unsafe { tiles.apply(operation) }
             }
+        };
+        if self.sweeps() {
+            assert_eq!(range.start, 0, "sweeps are over whole limbs");
+            execute(&self.sweeps, &[0], range.len());
+        }
+        let len = TILE.min(range.len());
+        for start in range.step_by(len) {
+            starts.clear();
+            starts.push(start);
+            for view in &self.views {
+                let of = starts[usize::from(view.of)];
+                starts.push(block.automorphisms[usize::from(view.galois)].source(of, len));
+            }
+            execute(&self.operations, starts, len);
         }
     }
+}
 
-    /// Notes where the tiles of all views begin when that of the results, the next one, begins at `start`.
-    fn look_ahead(&self, block: &BoundBlock<'_>, starts: &mut [[usize; 2]], start: usize, len: usize) {
-        starts[0][1] = start;
-        for (view, id) in self.views.iter().zip(1..) {
-            let of = starts[usize::from(view.of)][1];
-            starts[id][1] = block.automorphisms[usize::from(view.galois)].source(of, len);
-        }
-    }
+/// Scratch limbs of `n` words.
+#[derive(Clone, Copy)]
+struct Limbs {
+    first: *mut u32,
+    n: usize,
 }
 
 /// The registers of a program at one tile.
 struct Tiles<'a> {
     block: &'a BoundBlock<'a>,
-    scratch: *mut u32,
-    starts: &'a [[usize; 2]],
-    /// Where the tile of the results begins that is fetched now for later.
-    later: usize,
+    tiles: *mut u32,
+    limbs: Limbs,
+    starts: &'a [usize],
     len: usize,
 }
 
 impl Tiles<'_> {
     /// # Safety
     /// As for [`TileProgram::run`]; the targets are not among the action's sources.
-    unsafe fn apply(&self, operation: &Operation, fetches: &[Fetch]) {
-        let Operation { target, view, ref action, .. } = *operation;
+    unsafe fn apply(&self, operation: &Operation) {
+        let Operation { target, view, ref action } = *operation;
         let (isa, q) = (self.block.isa, self.block.q);
         // SAFETY: no source of this operation overlaps the target.
         let out = unsafe { self.write(target) };
@@ -149,27 +139,18 @@ impl Tiles<'_> {
         let at = |source: &Source| unsafe { self.read(*source, view) };
         // SAFETY: as above.
         let factor = |factor: &Factor| unsafe { self.factor(*factor, view) };
-        let mut addresses = [std::ptr::null(); FEW];
-        addresses.iter_mut().zip(fetches).for_each(|(address, fetch)| *address = self.address(fetch));
-        let ahead = &addresses[..fetches.len().min(FEW)];
+        let scalar = |c: &u16| self.block.scalars[usize::from(*c)];
         match action {
             Action::Dot(terms) => {
                 let term = |(a, b): &(Source, Factor)| ([at(a)], factor(b));
-                with_terms(terms, term, |terms| kernels::dot(isa, q, [out], terms, ahead));
-                return;
+                with_terms(terms, term, |terms| kernels::dot(isa, q, [out], terms));
             }
             Action::DotPair(other, terms) => {
                 // SAFETY: as for the first target, which is another.
                 let other = unsafe { self.write(*other) };
                 let term = |([a, b], c): &([Source; 2], Factor)| ([at(a), at(b)], factor(c));
-                with_terms(terms, term, |terms| kernels::dot_pair(isa, q, [out, other], terms, ahead));
-                return;
+                with_terms(terms, term, |terms| kernels::dot_pair(isa, q, [out, other], terms));
             }
-            _ => kernels::fetch(isa, self.len, ahead),
-        }
-        let scalar = |c: &u16| self.block.scalars[usize::from(*c)];
-        match action {
-            Action::Dot(_) | Action::DotPair(..) => unreachable!("done above"),
             Action::Expand(load) => {
                 // SAFETY: the program was compiled for a compact load.
                 let (compact, log_run) = unsafe { self.compact(*load) };
@@ -192,7 +173,7 @@ impl Tiles<'_> {
     }
 
     fn start(&self, view: ViewId) -> usize {
-        self.starts[usize::from(view)][0]
+        self.starts[usize::from(view)]
     }
 
     /// # Safety
@@ -201,7 +182,9 @@ impl Tiles<'_> {
     unsafe fn write(&self, target: Target) -> &mut [u32] {
         let words = match target {
             // SAFETY: the program has this many scratch tiles.
-            Target::Scratch(tile) => unsafe { self.scratch.add(usize::from(tile) * TILE) },
+            Target::Scratch(tile) => unsafe { self.tiles.add(usize::from(tile) * TILE) },
+            // SAFETY: the tile lies inside the limb.
+            Target::Swept(limb) => unsafe { self.swept(limb).add(self.start(0)) },
             // The tile lies inside the limb, of which only the range that is run need be there.
             Target::Store(store) => self.block.stores[usize::from(store)].wrapping_add(self.start(0)),
         };
@@ -212,21 +195,31 @@ impl Tiles<'_> {
     /// # Safety
     /// As for [`TileProgram::run`]; while the slice lives, nothing writes the source.
     unsafe fn read(&self, source: Source, view: ViewId) -> &[u32] {
+        let start = self.start(view);
         let words = match source {
             Source::Load(load) => {
                 // SAFETY: the tile lies inside the limb.
-                return unsafe { self.block.loads[usize::from(load)].words(self.start(view), self.len) };
-            }
-            // Inside the limb, of which only the range that is run need be there.
-            Source::Input => self.block.input.wrapping_add(self.start(0)),
-            Source::Store(store) => {
-                self.block.stores[usize::from(store)].wrapping_add(self.start(0)).cast_const()
+                return unsafe { self.block.loads[usize::from(load)].words(start, self.len) };
             }
             // SAFETY: the program has this many scratch tiles.
-            Source::Scratch(tile) => unsafe { self.scratch.add(usize::from(tile) * TILE).cast_const() },
+            Source::Scratch(tile) => unsafe { self.tiles.add(usize::from(tile) * TILE).cast_const() },
+            // SAFETY: the tile lies inside the limb.
+            Source::Swept(limb) => unsafe { self.swept(limb).add(start).cast_const() },
+            // Inside the limb, of which only the range that is run need be there.
+            Source::Input => self.block.input.wrapping_add(start),
+            Source::Store(store) => self.block.stores[usize::from(store)].wrapping_add(start).cast_const(),
         };
         // SAFETY: valid for `len` words, and nobody writes them now.
         unsafe { std::slice::from_raw_parts(words, self.len) }
+    }
+
+    /// A scratch limb.
+    ///
+    /// # Safety
+    /// The program has this many.
+    unsafe fn swept(&self, limb: u16) -> *mut u32 {
+        // SAFETY: passed on from the caller.
+        unsafe { self.limbs.first.add(usize::from(limb) * self.limbs.n) }
     }
 
     /// The words of a compact load, and the base-2 logarithm of the run that each stands for.
@@ -252,21 +245,6 @@ impl Tiles<'_> {
                 let (compact, log_run) = unsafe { self.compact(load) };
                 Runs::new(compact, log_run, self.start(view))
             }
-        }
-    }
-
-    /// Where the tile is that a fetch asks for.
-    fn address(&self, fetch: &Fetch) -> *const u32 {
-        let load = |load: u16, start: usize| self.block.loads[usize::from(load)].address(start);
-        match *fetch {
-            Fetch::Load { load: index, view, next } => {
-                load(index, self.starts[usize::from(view)][usize::from(next)])
-            }
-            Fetch::Later(Source::Load(index)) => load(index, self.later),
-            Fetch::Later(Source::Store(store)) => {
-                self.block.stores[usize::from(store)].wrapping_add(self.later).cast_const()
-            }
-            Fetch::Later(Source::Input | Source::Scratch(_)) => std::ptr::null(),
         }
     }
 }

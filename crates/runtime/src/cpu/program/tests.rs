@@ -3,7 +3,7 @@
 use cerium_artifact::kernel::Instruction::{self, Add, Dot, Load, MulScalar, Permute, Sub};
 
 use super::compile::Compilation;
-use super::{Action, Fetch, LoadKind, Operation, Source, Target, TileProgram};
+use super::{Action, LoadKind, Operation, Source, Target, TileProgram};
 
 fn compile(
     instructions: &[Instruction],
@@ -11,7 +11,7 @@ fn compile(
     loads: &[LoadKind],
     overwrites: &[Vec<Source>],
 ) -> TileProgram {
-    TileProgram::compile(&Compilation { instructions, results, loads, overwrites })
+    TileProgram::compile(&Compilation { instructions, results, loads, overwrites, whole: true })
 }
 
 /// Terms of the sums, negative for two at once.
@@ -21,12 +21,12 @@ fn sums(program: &TileProgram) -> Vec<isize> {
         Action::DotPair(_, terms) => Some(-(terms.len() as isize)),
         _ => None,
     };
-    program.operations.iter().filter_map(sum).collect()
+    program.sweeps.iter().chain(&program.operations).filter_map(sum).collect()
 }
 
 #[test]
-fn both_halves_of_a_rotation_read_digits_once() {
-    use LoadKind::{Limb, Stored};
+fn products_with_keys_are_swept() {
+    use LoadKind::{Key, Limb};
     // Two digits (loads 0, 1); the keys of the halves are loaded when they are needed; c0 is added to one half.
     let instructions = [
         Load(0),
@@ -42,17 +42,31 @@ fn both_halves_of_a_rotation_read_digits_once() {
         Dot(vec![(8, 0), (9, 1)]),
         Permute(10, 0),
     ];
-    let loads = [Limb, Limb, Stored, Stored, Stored, Stored, Limb];
-    let program = compile(&instructions, &[7, 11], &loads, &[vec![], vec![]]);
-    assert_eq!(sums(&program), [-2]);
-    assert_eq!(program.views.len(), 1);
-    // Keys and what is read through the automorphism are asked for once a tile.
-    let fetched = |load: u16| {
-        let of_load =
-            |fetch: &&Fetch| matches!(fetch, Fetch::Load { load: own, view: 1, .. } if *own == load);
-        program.fetches.iter().filter(of_load).count()
+    let loads = [Limb, Limb, Key, Key, Key, Key, Limb];
+    let compilation = Compilation {
+        instructions: &instructions,
+        results: &[7, 11, 10],
+        loads: &loads,
+        overwrites: &[vec![], vec![], vec![]],
+        whole: true,
     };
-    assert_eq!((0..7).map(fetched).collect::<Vec<_>>(), [1; 7]);
+    let program = TileProgram::compile(&compilation);
+    // Both halves in one sweep, which reads the digits once. The second half is a result as it is.
+    assert_eq!((sums(&program), program.sweeps.len(), program.views.len()), (vec![-2], 1, 1));
+    assert_eq!((program.sweeps[0].target, program.scratch_limbs), (Target::Swept(0), 1));
+    assert!(matches!(program.sweeps[0].action, Action::DotPair(Target::Store(2), _)));
+    let [add, own, other] = &program.operations[..] else { panic!("{:?}", program.operations) };
+    assert!(matches!(add.action, Action::Add(Source::Swept(0), Source::Load(6))));
+    assert!(matches!(own.action, Action::Permute { from: Source::Scratch(_), .. }));
+    assert!(matches!(other.action, Action::Permute { from: Source::Store(2), .. }));
+    // Not over what is still read, and not where only parts of limbs are there.
+    let program = TileProgram::compile(&Compilation {
+        overwrites: &[vec![], vec![], vec![Source::Load(6)]],
+        ..compilation
+    });
+    assert_eq!((program.sweeps.len(), program.scratch_limbs), (1, 2));
+    let program = TileProgram::compile(&Compilation { whole: false, ..compilation });
+    assert!(!program.sweeps() && program.scratch_limbs == 0 && program.operations.len() > 3);
 }
 
 #[test]
