@@ -1,10 +1,12 @@
 //! `cerium bench bootstrap`: one bootstrap, as a program of its own.
 
 use anyhow::{Result, anyhow, bail};
+use cerium_artifact::StageId;
 use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{BootstrapKind, Slots, noise};
 use cerium_compiler::dsl::{Packing, Program, SourceProgram};
+use cerium_runtime::profile::{KernelClass, Profile};
 use clap::ValueEnum;
 use num_complex::Complex64;
 use serde::Serialize;
@@ -110,6 +112,38 @@ struct Report {
     pool_bytes: u64,
     /// Of the whole process, making of keys included.
     peak_rss_bytes: Option<u64>,
+    /// Of the last bootstrap.
+    stages: Vec<Stage>,
+}
+
+/// Where the time went in one stage.
+#[derive(Serialize)]
+struct Stage {
+    name: String,
+    classes: Vec<Class>,
+}
+
+/// What the kernels of one class did in a stage.
+#[derive(Serialize)]
+struct Class {
+    class: &'static str,
+    blocks: u64,
+    /// Summed over threads.
+    busy_s: f64,
+}
+
+impl Stage {
+    fn all(profile: &Profile) -> Vec<Stage> {
+        let class = |stage: usize, class: KernelClass| {
+            let usage = profile.usage.get(StageId(stage as u16), class);
+            Class { class: class.name(), blocks: usage.blocks, busy_s: usage.busy.as_secs_f64() }
+        };
+        let stage = |(index, name): (usize, &String)| Stage {
+            name: name.clone(),
+            classes: KernelClass::ALL.into_iter().map(|kind| class(index, kind)).collect(),
+        };
+        profile.stages.iter().enumerate().map(stage).collect()
+    }
 }
 
 impl Bootstrap {
@@ -140,20 +174,22 @@ impl Bootstrap {
         let mut prepared = setup.prepare(&source, samples)?;
         let (mut wall, mut cpu) = (Vec::new(), Vec::new());
         let mut errors = Errors::default();
+        let mut stages = Vec::new();
         for run in 0..=self.runs {
             let message = self.kind.message(&setup.params, slots, vectors)?;
             let inputs = prepared.encrypt(&message)?;
             let begin = cpu_time();
             let (outputs, profile) = prepared.session.run(&inputs)?;
             let spent = cpu_time().saturating_sub(begin);
+            stages = Stage::all(&profile);
             if run > 0 {
                 wall.push(profile.wall);
                 cpu.push(spent);
                 errors.add(&prepared.decrypt(&outputs)?, &message, self.kind);
             }
         }
-        let report =
-            self.figures(&setup.params, &prepared, slots, (Times::new(&wall), Times::new(&cpu)), &errors);
+        let times = (Times::new(&wall), Times::new(&cpu));
+        let report = Report { stages, ..self.figures(&setup.params, &prepared, slots, times, &errors) };
         self.report.give(&serde_json::to_value(&report)?, || report.show())
     }
 
@@ -209,6 +245,7 @@ impl Bootstrap {
             plaintext_bytes: memory.plaintexts,
             pool_bytes: memory.pool,
             peak_rss_bytes: peak_rss_bytes(),
+            stages: Vec::new(),
         }
     }
 }
@@ -332,8 +369,19 @@ impl Report {
             row(["working memory", &figures::bytes(self.pool_bytes)]),
             row(["peak memory of the process", &peak]),
         ]);
+        let heads = std::iter::once("stage").chain(KernelClass::ALL.map(KernelClass::name)).chain(["all"]);
+        let stage_row = |stage: &Stage| {
+            let busy = stage.classes.iter().map(|class| class.busy_s);
+            let cells = busy.clone().chain([busy.sum()]).map(|busy| format!("{:.1} ms", 1e3 * busy));
+            std::iter::once(stage.name.clone()).chain(cells).collect()
+        };
+        let rows: Vec<Vec<String>> = std::iter::once(heads.map(String::from).collect())
+            .chain(self.stages.iter().map(stage_row))
+            .collect();
+        let stages = figures::table(&rows);
         format!(
-            "{}: N = {}, log PQ = {:.0}, {} slots ({}), secret {}; {} bootstraps on {}\n{table}",
+            "{}: N = {}, log PQ = {:.0}, {} slots ({}), secret {}; {} bootstraps on {}\n{table}\n{stages}\
+             Busy times of threads in the last bootstrap.\n",
             self.params,
             self.n,
             self.log_pq,
