@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 
 use cerium_artifact::Operand;
+use cerium_ckks::basis::PrimeIndex;
 
 /// The tasks of a run in the order of execution, with what each must wait for.
 #[derive(Debug, Default)]
@@ -29,13 +30,16 @@ pub(super) struct Tasks<T> {
 pub(super) struct Access {
     pub(super) reads: Vec<Operand>,
     pub(super) writes: Vec<Operand>,
+    /// Tasks of one kernel and one prime, which share tables: they are executed one after the other. Of a task that shares
+    /// none, `None`.
+    pub(super) group: Option<(u32, PrimeIndex)>,
 }
 
 impl<T> Tasks<T> {
     /// Orders tasks that are given in program order.
     pub(super) fn new(tasks: Vec<(T, Access)>) -> Tasks<T> {
         let waits = dependencies(tasks.iter().map(|(_, access)| access));
-        let order = depth_first(&waits);
+        let order = depth_first(&waits, &siblings(tasks.iter().map(|(_, access)| access.group)));
         let mut position = vec![0u32; tasks.len()];
         for (at, &task) in order.iter().enumerate() {
             position[task as usize] = at as u32;
@@ -128,8 +132,22 @@ fn in_pool(operand: &Operand) -> bool {
     matches!(operand, Operand::Local(_) | Operand::Arg(_) | Operand::Result(_))
 }
 
-/// Each task preceded by what it waits for, beginning with the first task that nothing waits for.
-fn depth_first(waits: &[Vec<u32>]) -> Vec<u32> {
+/// For each task the next of its group, if there is one.
+fn siblings(groups: impl Iterator<Item = Option<(u32, PrimeIndex)>>) -> Vec<Option<u32>> {
+    let mut last: HashMap<(u32, PrimeIndex), usize> = HashMap::new();
+    let mut next = Vec::new();
+    for (task, group) in groups.enumerate() {
+        next.push(None);
+        if let Some(before) = group.and_then(|group| last.insert(group, task)) {
+            next[before] = Some(task as u32);
+        }
+    }
+    next
+}
+
+/// Each task preceded by what it waits for and followed by its siblings, beginning with the first task that nothing waits
+/// for.
+fn depth_first(waits: &[Vec<u32>], siblings: &[Option<u32>]) -> Vec<u32> {
     let mut awaited = vec![false; waits.len()];
     waits.iter().flatten().for_each(|&task| awaited[task as usize] = true);
     let mut order = Vec::with_capacity(waits.len());
@@ -148,8 +166,15 @@ fn depth_first(waits: &[Vec<u32>]) -> Vec<u32> {
                     }
                 }
                 None => {
-                    order.push(*task);
+                    let done = *task;
+                    order.push(done);
                     stack.pop();
+                    // What it waits for is of earlier kernels, and what is on the stack of later ones.
+                    if let Some(next) = siblings[done as usize]
+                        && !std::mem::replace(&mut visited[next as usize], true)
+                    {
+                        stack.push((next, 0));
+                    }
                 }
             }
         }
@@ -167,7 +192,7 @@ mod tests {
 
     fn task(reads: &[u32], writes: &[u32]) -> Access {
         let locals = |slots: &[u32]| slots.iter().map(|&slot| Local(slot)).collect();
-        Access { reads: locals(reads), writes: locals(writes) }
+        Access { reads: locals(reads), writes: locals(writes), group: None }
     }
 
     fn order(accesses: Vec<Access>) -> (Vec<usize>, Tasks<usize>) {

@@ -113,11 +113,15 @@ impl<'a> Preparer<'a> {
         let mut tasks = Vec::new();
         let mut cost = UsageTable::new(stages);
         self.scratch = ScratchWords::default();
-        for kernel in &run.kernels {
+        for (number, kernel) in run.kernels.iter().enumerate() {
             let class = KernelClass::of(&kernel.body);
             *cost.get_mut(kernel.stage, class) +=
                 kernel_cost(kernel, run.function, self.params.log_n()).into();
-            for (work, access) in self.works(run.function, kernel) {
+            for (work, mut access) in self.works(run.function, kernel) {
+                access.group = match &work {
+                    Work::Elementwise { .. } | Work::BaseConvert { .. } => None,
+                    Work::Ntt { limb, .. } | Work::Intt { limb, .. } => Some((number as u32, limb.prime)),
+                };
                 tasks.push((Task { stage: kernel.stage, class, work }, access));
             }
         }
@@ -208,7 +212,7 @@ impl<'a> Preparer<'a> {
                 Arc::new(BaseConverter::new(&moduli(from), &moduli(to)))
             });
             let converter = Arc::clone(converter);
-            let mut access = Access { reads: sources.clone(), writes: Vec::new() };
+            let mut access = Access { reads: sources.clone(), writes: Vec::new(), group: None };
             let target = |target: &Block| {
                 access.reads.extend(&target.loads);
                 access.writes.extend(&target.stores);
@@ -290,5 +294,5 @@ fn plain_load(transform: &Transform) -> Option<usize> {
 }
 
 fn access(block: &Block) -> Access {
-    Access { reads: block.loads.clone(), writes: block.stores.clone() }
+    Access { reads: block.loads.clone(), writes: block.stores.clone(), group: None }
 }
