@@ -155,8 +155,9 @@ fn depth_first(waits: &[Vec<u32>], siblings: &[Option<u32>]) -> Vec<u32> {
     // A task on the stack with the number of its predecessors that are already visited.
     let mut stack: Vec<(u32, usize)> = Vec::new();
     for last in (0..waits.len()).filter(|&task| !awaited[task]) {
-        visited[last] = true;
-        stack.push((last as u32, 0));
+        if !std::mem::replace(&mut visited[last], true) {
+            stack.push((last as u32, 0));
+        }
         while let Some((task, next)) = stack.last_mut() {
             match waits[*task as usize].get(*next) {
                 Some(&before) => {
@@ -225,17 +226,31 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_a_group_follow_each_other() {
+        // Kernel 0 writes 0 to 3; kernel 1, the first and third block by the same prime, changes them.
+        let in_group =
+            |slot: u32, prime| Access { group: Some((1, PrimeIndex(prime))), ..task(&[slot], &[slot]) };
+        let mut accesses: Vec<Access> = (0..4).map(|slot| task(&[], &[slot])).collect();
+        accesses.extend([in_group(0, 7), in_group(1, 8), in_group(2, 7), in_group(3, 8)]);
+        assert_eq!(order(accesses).0, [0, 4, 2, 6, 1, 5, 3, 7]);
+    }
+
+    #[test]
     fn every_task_stands_once_and_after_its_predecessors() {
         let mut rng = fresh_rng();
         let mut below = |bound: u32| rng.next_u32() % bound;
+        // Kernels of eight blocks each, which change slots of their own; some are by the same prime.
         let accesses: Vec<Access> = (0..200)
-            .map(|_| {
-                let reads: Vec<u32> = (0..below(4)).map(|_| below(20)).collect();
-                task(&reads, &[below(20)])
+            .map(|index| {
+                let (kernel, slot) = (index / 8, 8 * below(5) + index % 8);
+                let reads: Vec<u32> = (0..below(4)).map(|_| 8 * below(5) + index % 8).collect();
+                let group = (below(4) > 0).then(|| (kernel, PrimeIndex(below(3) as u8)));
+                Access { group, ..task(&reads, &[slot]) }
             })
             .collect();
         let waits = dependencies(accesses.iter());
         let (order, tasks) = order(accesses.clone());
+        assert_eq!(order.len(), accesses.len());
         let mut position = vec![usize::MAX; order.len()];
         order.iter().enumerate().for_each(|(at, &task)| position[task] = at);
         for later in 0..accesses.len() {
