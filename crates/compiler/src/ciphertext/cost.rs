@@ -15,19 +15,19 @@ use crate::ir::ValueId;
 use crate::polynomial::digits_in;
 
 /// Seconds a word and a stage of a transform to evaluations.
-const NTT: f64 = 78e-12;
+const NTT: f64 = 86e-12;
 /// Seconds a word and a stage of a transform to coefficients.
-const INTT: f64 = 102e-12;
+const INTT: f64 = 90e-12;
 /// Seconds a word of a source limb, for each limb that it is converted to.
-const CONVERT: f64 = 65e-12;
+const CONVERT: f64 = 57e-12;
 /// Seconds a word of a digit that meets one half of a key; keys come from memory.
-const KEY: f64 = 430e-12;
+const KEY: f64 = 165e-12;
 /// Seconds a word of the result of a pointwise operation.
-const POINTWISE: f64 = 380e-12;
+const POINTWISE: f64 = 120e-12;
 /// Seconds a word of a product that is added to others in registers.
-const ACCUMULATE: f64 = 130e-12;
+const ACCUMULATE: f64 = 100e-12;
 /// Seconds a word that is permuted.
-const PERMUTE: f64 = 300e-12;
+const PERMUTE: f64 = 150e-12;
 
 /// Estimated seconds of operations under a parameter set, on one core. Levels are those of the operands; all are at most
 /// the top level, or the functions panic.

@@ -20,7 +20,7 @@ use crate::profile::{KernelClass, UsageTable};
 /// Targets that one task converts to. More targets share the reading of the sources; fewer let several threads work on
 /// one conversion.
 fn convert_targets(threads: usize) -> usize {
-    if threads == 1 { 16 } else { 8 }
+    if threads <= 2 { 32 } else { 8 }
 }
 
 /// A run, ready to be launched.

@@ -56,53 +56,72 @@ impl<'a> From<&'a [u32]> for Runs<'a> {
 pub type Term<'a, const OUTS: usize> = ([&'a [u32]; OUTS], Runs<'a>);
 
 /// `out = sum_i a_i * b_i * 2^-32 mod q` over the terms `(a_i, b_i)`: the plain sum of products if each term has one factor in
-/// Montgomery form. Zero for no terms.
+/// Montgomery form. Zero for no terms. `added` are added.
 ///
 /// # Panics
-/// When a factor is shorter than the output, or a first factor longer.
-pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>]) {
-    check(out.len(), terms);
+/// When a factor is shorter than the output, or a first factor or what is added longer or shorter.
+pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>], added: [&[&[u32]]; 1]) {
+    check(out.len(), terms, added);
     let (whole, len) = (out.len() - out.len() % MOST_LANES, out.len());
     let outs = [out.as_mut_ptr()];
-    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>]));
+    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>], added: [&[&[u32]]; 1]));
     // SAFETY: a single word needs no features; the terms are as long as the output.
-    unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms) }
+    unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms, added) }
 }
 
 /// Two sums as in [`dot`], whose second factors are the same: each is read once.
 ///
 /// # Panics
-/// When a factor is shorter than the outputs, a first factor longer, or the outputs are not equally long.
-pub fn dot_pair(isa: Isa, q: &Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, 2>]) {
+/// As for [`dot`], or when the outputs are not equally long.
+pub fn dot_pair(
+    isa: Isa,
+    q: &Modulus,
+    [a, b]: [&mut [u32]; 2],
+    terms: &[Term<'_, 2>],
+    added: [&[&[u32]]; 2],
+) {
     assert_eq!(a.len(), b.len(), "outputs are equally long");
-    check(a.len(), terms);
+    check(a.len(), terms, added);
     let (whole, len) = (a.len() - a.len() % MOST_LANES, a.len());
     let outs = [a.as_mut_ptr(), b.as_mut_ptr()];
-    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>]));
+    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>], added: [&[&[u32]]; 2]));
     // SAFETY: a single word needs no features; the terms are as long as the outputs.
-    unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms) }
+    unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms, added) }
 }
 
-fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>]) {
+fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>], added: [&[&[u32]]; OUTS]) {
     for (a, b) in terms {
         assert!(a.iter().all(|a| a.len() == len) && b.len() >= len, "factors are as long as the output");
     }
+    assert!(added.iter().copied().flatten().all(|added| added.len() == len), "what is added is as long");
 }
 
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn run_one<V: Lanes>(q: &Modulus, outs: [*mut u32; 1], len: usize, terms: &[Term<'_, 1>]) {
+unsafe fn run_one<V: Lanes>(
+    q: &Modulus,
+    outs: [*mut u32; 1],
+    len: usize,
+    terms: &[Term<'_, 1>],
+    added: [&[&[u32]]; 1],
+) {
     // SAFETY: forwarded to the caller.
-    unsafe { run::<V, 1>(q, outs, len, terms) }
+    unsafe { run::<V, 1>(q, outs, len, terms, added) }
 }
 
 /// # Safety
 /// As for [`run`].
 #[inline(always)]
-unsafe fn run_two<V: Lanes>(q: &Modulus, outs: [*mut u32; 2], len: usize, terms: &[Term<'_, 2>]) {
+unsafe fn run_two<V: Lanes>(
+    q: &Modulus,
+    outs: [*mut u32; 2],
+    len: usize,
+    terms: &[Term<'_, 2>],
+    added: [&[&[u32]]; 2],
+) {
     // SAFETY: forwarded to the caller.
-    unsafe { run::<V, 2>(q, outs, len, terms) }
+    unsafe { run::<V, 2>(q, outs, len, terms, added) }
 }
 
 /// The sums for the first `len` words.
@@ -115,12 +134,13 @@ unsafe fn run<V: Lanes, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     len: usize,
     terms: &[Term<'_, OUTS>],
+    added: [&[&[u32]]; OUTS],
 ) {
     let unrolled = len - len % (UNROLLED * V::LANES);
     // SAFETY: forwarded to the caller.
     unsafe {
-        run_vectors::<V, UNROLLED, OUTS>(q, outs, 0..unrolled, terms);
-        run_vectors::<V, 1, OUTS>(q, outs, unrolled..len, terms);
+        run_vectors::<V, UNROLLED, OUTS>(q, outs, 0..unrolled, terms, added);
+        run_vectors::<V, 1, OUTS>(q, outs, unrolled..len, terms, added);
     }
 }
 
@@ -135,6 +155,7 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     range: std::ops::Range<usize>,
     terms: &[Term<'_, OUTS>],
+    added: [&[&[u32]]; OUTS],
 ) {
     // SAFETY: forwarded to the caller.
     unsafe {
@@ -156,6 +177,13 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
                 for (totals, sums) in totals.iter_mut().zip(sums) {
                     for (total, sum) in totals.iter_mut().zip(sums) {
                         *total = m.add(*total, m.mont_reduce_4q(sum));
+                    }
+                }
+            }
+            for (totals, added) in totals.iter_mut().zip(added) {
+                for added in added {
+                    for (v, total) in totals.iter_mut().enumerate() {
+                        *total = m.add(*total, V::load(added.as_ptr().add(i + v * V::LANES)));
                     }
                 }
             }

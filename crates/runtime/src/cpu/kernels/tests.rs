@@ -88,7 +88,11 @@ type OwnedTerm = ([Vec<u32>; 2], Vec<u32>, u32);
 fn dots_agree(q: &Modulus, (offset, len): (usize, usize), terms: &[OwnedTerm]) {
     let unfold = |b: &[u32], log_run: u32| (0..len).map(|i| b[(offset + i) >> log_run]).collect();
     let plain: Vec<_> = terms.iter().map(|(a, b, log_run)| (a.clone(), unfold(b, *log_run))).collect();
-    let expected = dot_naively(q, len, &plain);
+    let [a, b] = dot_naively(q, len, &plain);
+    let sum = |a: &[u32], b: &[u32]| -> Vec<u32> { a.iter().zip(b).map(|(&a, &b)| q.add(a, b)).collect() };
+    // To the first sum both are added, to the second nothing.
+    let expected = [sum(&sum(&a, &a), &b), b.clone()];
+    let added: [&[&[u32]]; 2] = [&[&a, &b], &[]];
     let runs: Vec<Runs> = terms.iter().map(|(_, b, log_run)| Runs::new(b, *log_run, offset)).collect();
     let limbs: Vec<[&[u32]; 2]> = terms.iter().map(|([a, b], ..)| [&a[..], &b[..]]).collect();
     let one: Vec<Term<1>> = limbs.iter().zip(&runs).map(|(&[a, _], &b)| ([a], b)).collect();
@@ -96,11 +100,11 @@ fn dots_agree(q: &Modulus, (offset, len): (usize, usize), terms: &[OwnedTerm]) {
     for isa in Isa::available() {
         let what = format!("{isa}, {len} words from {offset}, {} terms modulo {}", terms.len(), q.value());
         let mut out = vec![u32::MAX; len];
-        dot(isa, q, [&mut out], &one);
+        dot(isa, q, [&mut out], &one, [added[0]]);
         assert!(out == expected[0], "{what}");
         let mut outs = [vec![u32::MAX; len], vec![u32::MAX; len]];
         let [a, b] = &mut outs;
-        dot_pair(isa, q, [a, b], &two);
+        dot_pair(isa, q, [a, b], &two, added);
         assert!(outs == expected, "{what}, two sums");
     }
 }

@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::kernel::{Instruction, Register};
 
-use super::{Action, Factor, LoadKind, Operation, Source, TILE, Target, TileProgram, View, ViewId};
+use super::{
+    Action, Addends, Factor, LoadKind, MOST_ADDENDS, Operation, Source, TILE, Target, TileProgram, View,
+    ViewId,
+};
 
 /// A program and what its blocks are like.
 #[derive(Clone, Copy)]
@@ -35,12 +38,14 @@ enum Step {
 impl TileProgram {
     /// Compiles a program.
     pub(in super::super) fn compile(compilation: &Compilation<'_>) -> TileProgram {
+        let (instructions, addends) = compilation.joined();
+        let compilation = &Compilation { instructions: &instructions, ..*compilation };
         let swept = compilation.swept();
         let (views, values) = compilation.values(&swept);
-        let sweeps = compilation.steps(&compilation.sweep_values(&swept), &views, |_| false);
+        let sweeps = compilation.steps(&compilation.sweep_values(&swept, &addends), &views, |_| false);
         let mut steps = compilation.steps(&values, &views, |register| swept.contains(&register));
         steps.retain(|step| !matches!(step, Step::One((register, _)) if swept.contains(register)));
-        let mut emission = Emission::new(compilation, &views, &sweeps, &steps);
+        let mut emission = Emission::new(compilation, addends, &views, &sweeps, &steps);
         for (at, step) in sweeps.iter().enumerate() {
             emission.step(at, step);
         }
@@ -70,28 +75,73 @@ impl Compilation<'_> {
         &self.instructions[usize::from(register)]
     }
 
-    /// The sums of products with keys that can be computed before all else.
-    fn swept(&self) -> HashSet<Register> {
-        let there = |register: Register| match *self.instruction(register) {
+    /// Whether a register is there from the beginning, word by word.
+    fn there(&self, register: Register) -> bool {
+        match *self.instruction(register) {
             Instruction::Load(load) => self.loads[usize::from(load)] != LoadKind::Compact,
             Instruction::Input => true,
             _ => false,
-        };
-        let sweep = |instruction: &Instruction| match instruction {
+        }
+    }
+
+    /// Whether a register is a sum of products with keys that can be computed before all else.
+    fn sweepable(&self, register: Register) -> bool {
+        match self.instruction(register) {
             Instruction::Dot(terms) => {
-                terms.iter().all(|&(a, b)| there(a) && there(b))
+                self.whole
+                    && terms.iter().all(|&(a, b)| self.there(a) && self.there(b))
                     && terms.iter().any(|&(a, b)| self.key(a) || self.key(b))
             }
             _ => false,
-        };
-        let registers =
-            (0..).zip(self.instructions).filter(|(_, instruction)| self.whole && sweep(instruction));
-        registers.map(|(register, _)| register).collect()
+        }
+    }
+
+    /// The instructions, but for sums that a sweep can make on the way: where a limb is added to what only this addition
+    /// reads of a sweep, the sum of products takes its place, and the limb is one of the addends, by register.
+    fn joined(&self) -> (Vec<Instruction>, HashMap<Register, Vec<Register>>) {
+        let mut uses = vec![0usize; self.instructions.len()];
+        self.instructions.iter().for_each(|i| i.for_registers(|register| uses[usize::from(register)] += 1));
+        self.results.iter().for_each(|&register| uses[usize::from(register)] += 1);
+        let mut instructions = self.instructions.to_vec();
+        let mut addends: HashMap<Register, Vec<Register>> = HashMap::new();
+        for register in 0..instructions.len() as Register {
+            let Instruction::Add(a, b) = instructions[usize::from(register)] else { continue };
+            let now = Compilation { instructions: &instructions, ..*self };
+            let joins = |sum: Register, added: Register| {
+                let few = addends.get(&sum).is_none_or(|addends| addends.len() < MOST_ADDENDS);
+                now.sweepable(sum)
+                    && uses[usize::from(sum)] == 1
+                    && few
+                    && now.there(added)
+                    && !now.key(added)
+            };
+            let Some((sum, added)) = [(a, b), (b, a)].into_iter().find(|&(sum, added)| joins(sum, added))
+            else {
+                continue;
+            };
+            let mut all = addends.remove(&sum).unwrap_or_default();
+            all.push(added);
+            addends.insert(register, all);
+            // Nobody reads the register of the sum itself any more.
+            let unread = instructions[usize::from(added)].clone();
+            instructions[usize::from(register)] =
+                std::mem::replace(&mut instructions[usize::from(sum)], unread);
+        }
+        (instructions, addends)
+    }
+
+    /// The sums that are computed before all else.
+    fn swept(&self) -> HashSet<Register> {
+        (0..self.instructions.len() as Register).filter(|&register| self.sweepable(register)).collect()
     }
 
     /// What sweeps read, and then what they compute.
-    fn sweep_values(&self, swept: &HashSet<Register>) -> Vec<Value> {
-        let mut read: Vec<Register> = Vec::new();
+    fn sweep_values(
+        &self,
+        swept: &HashSet<Register>,
+        addends: &HashMap<Register, Vec<Register>>,
+    ) -> Vec<Value> {
+        let mut read: Vec<Register> = addends.values().flatten().copied().collect();
         let mut made: Vec<Register> = swept.iter().copied().collect();
         made.sort_unstable();
         made.iter()
@@ -277,6 +327,8 @@ impl Scratch {
 /// Operations being made.
 struct Emission<'a> {
     compilation: &'a Compilation<'a>,
+    /// What is added to swept sums.
+    addends: HashMap<Register, Vec<Register>>,
     /// Compact plaintexts that are needed word by word.
     unfolded: HashSet<Value>,
     /// The last step that reads a value; the number of steps if a store is copied from it at the end.
@@ -297,6 +349,7 @@ struct Emission<'a> {
 impl<'a> Emission<'a> {
     fn new(
         compilation: &'a Compilation<'a>,
+        addends: HashMap<Register, Vec<Register>>,
         views: &[View],
         sweeps: &[Step],
         steps: &[Step],
@@ -304,6 +357,7 @@ impl<'a> Emission<'a> {
         let views = views.iter().enumerate().map(|(at, &view)| (view, at as ViewId + 1)).collect();
         let mut emission = Emission {
             compilation,
+            addends,
             unfolded: HashSet::new(),
             last_use: HashMap::new(),
             views,
@@ -417,6 +471,12 @@ impl<'a> Emission<'a> {
         }
     }
 
+    /// What is added to a sum.
+    fn added(&self, sum: Register) -> Addends {
+        let addends = self.addends.get(&sum).into_iter().flatten();
+        addends.map(|&register| self.sources[&(register, 0)]).collect()
+    }
+
     fn step(&mut self, at: usize, step: &Step) {
         match step {
             Step::Pair([first, second], terms) => {
@@ -427,7 +487,8 @@ impl<'a> Emission<'a> {
                 let terms = terms.collect();
                 let (target, source) = self.target(*first, at);
                 let (other, other_source) = self.target(*second, at);
-                self.push(target, view, Action::DotPair(other, terms));
+                let addends = [self.added(first.0), self.added(second.0)];
+                self.push(target, view, Action::DotPair(other, terms, addends));
                 self.sources.extend([(*first, source), (*second, other_source)]);
                 self.free(at, step, &[*first, *second]);
             }
@@ -465,11 +526,14 @@ impl<'a> Emission<'a> {
             Instruction::Mul(a, b) => Action::Mul(at(a), at(b)),
             Instruction::MontMul(a, b) => match product(a, b) {
                 (a, Factor::Words(b)) => Action::MontMul(a, b),
-                term => Action::Dot(Box::new([term])),
+                term => Action::Dot(Box::new([term]), Box::new([])),
             },
             Instruction::MulScalar(a, c) => Action::MulScalar(at(a), *c),
             Instruction::AddScalar(a, c) => Action::AddScalar(at(a), *c),
-            Instruction::Dot(pairs) => Action::Dot(pairs.iter().map(|(a, b)| product(a, b)).collect()),
+            Instruction::Dot(pairs) => {
+                let terms = pairs.iter().map(|(a, b)| product(a, b)).collect();
+                Action::Dot(terms, self.added(register))
+            }
             &Instruction::Permute(a, galois) => {
                 let view = self.views[&View { of: view, galois }];
                 Action::Permute { from: self.sources[&(a, view)], view, galois }

@@ -24,7 +24,7 @@ pub(super) use compile::Compilation;
 pub(super) use run::{BoundBlock, Loaded, TileScratch};
 
 /// Words of a tile: 4 KiB, so that a handful of registers fits L1.
-pub(super) const TILE: usize = 1024;
+pub(super) const TILE: usize = 4096;
 const _: () = assert!(TILE.is_multiple_of(RUN_ALIGN));
 
 /// A program as operations on tiles.
@@ -109,9 +109,9 @@ enum Action {
     MontMul(Source, Source),
     MulScalar(Source, u16),
     AddScalar(Source, u16),
-    Dot(Box<[(Source, Factor)]>),
+    Dot(Box<[(Source, Factor)]>, Addends),
     /// Two dot products with the second factors in common; the second sum goes to a target of its own.
-    DotPair(Target, Box<[([Source; 2], Factor)]>),
+    DotPair(Target, Box<[([Source; 2], Factor)]>, [Addends; 2]),
     /// The source is read in the view that this automorphism makes of the operation's.
     Permute {
         from: Source,
@@ -119,6 +119,12 @@ enum Action {
         galois: u16,
     },
 }
+
+/// What is added to a sum of products, [`MOST_ADDENDS`] at most.
+type Addends = Box<[Source]>;
+
+/// Most [`Addends`] of a sum.
+const MOST_ADDENDS: usize = 4;
 
 /// The second factor of a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

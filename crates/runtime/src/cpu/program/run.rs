@@ -8,7 +8,7 @@ use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::{Modulus, Shoup};
 
-use super::{Action, Factor, Operation, Source, TILE, Target, TileProgram, ViewId};
+use super::{Action, Factor, MOST_ADDENDS, Operation, Source, TILE, Target, TileProgram, ViewId};
 use crate::cpu::kernels::{self, Runs, Term};
 use crate::memory::Pages;
 
@@ -139,17 +139,27 @@ impl Tiles<'_> {
         let at = |source: &Source| unsafe { self.read(*source, view) };
         // SAFETY: as above.
         let factor = |factor: &Factor| unsafe { self.factor(*factor, view) };
+        let added = |addends: &[Source]| {
+            let mut added = [&[][..]; MOST_ADDENDS];
+            added.iter_mut().zip(addends).for_each(|(added, source)| *added = at(source));
+            added
+        };
         let scalar = |c: &u16| self.block.scalars[usize::from(*c)];
         match action {
-            Action::Dot(terms) => {
+            Action::Dot(terms, addends) => {
                 let term = |(a, b): &(Source, Factor)| ([at(a)], factor(b));
-                with_terms(terms, term, |terms| kernels::dot(isa, q, [out], terms));
+                let added = added(addends);
+                with_terms(terms, term, |terms| {
+                    kernels::dot(isa, q, [out], terms, [&added[..addends.len()]])
+                });
             }
-            Action::DotPair(other, terms) => {
+            Action::DotPair(other, terms, [own, others]) => {
                 // SAFETY: as for the first target, which is another.
                 let other = unsafe { self.write(*other) };
                 let term = |([a, b], c): &([Source; 2], Factor)| ([at(a), at(b)], factor(c));
-                with_terms(terms, term, |terms| kernels::dot_pair(isa, q, [out, other], terms));
+                let (a, b) = (added(own), added(others));
+                let added = [&a[..own.len()], &b[..others.len()]];
+                with_terms(terms, term, |terms| kernels::dot_pair(isa, q, [out, other], terms, added));
             }
             Action::Expand(load) => {
                 // SAFETY: the program was compiled for a compact load.

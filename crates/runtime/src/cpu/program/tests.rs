@@ -17,8 +17,8 @@ fn compile(
 /// Terms of the sums, negative for two at once.
 fn sums(program: &TileProgram) -> Vec<isize> {
     let sum = |operation: &Operation| match &operation.action {
-        Action::Dot(terms) => Some(terms.len() as isize),
-        Action::DotPair(_, terms) => Some(-(terms.len() as isize)),
+        Action::Dot(terms, _) => Some(terms.len() as isize),
+        Action::DotPair(_, terms, _) => Some(-(terms.len() as isize)),
         _ => None,
     };
     program.sweeps.iter().chain(&program.operations).filter_map(sum).collect()
@@ -51,14 +51,29 @@ fn products_with_keys_are_swept() {
         whole: true,
     };
     let program = TileProgram::compile(&compilation);
-    // Both halves in one sweep, which reads the digits once. The second half is a result as it is.
+    // Both halves in one sweep, which reads the digits once, with c0 added. The second half is a result as it is.
     assert_eq!((sums(&program), program.sweeps.len(), program.views.len()), (vec![-2], 1, 1));
     assert_eq!((program.sweeps[0].target, program.scratch_limbs), (Target::Swept(0), 1));
-    assert!(matches!(program.sweeps[0].action, Action::DotPair(Target::Store(2), _)));
-    let [add, own, other] = &program.operations[..] else { panic!("{:?}", program.operations) };
-    assert!(matches!(add.action, Action::Add(Source::Swept(0), Source::Load(6))));
-    assert!(matches!(own.action, Action::Permute { from: Source::Scratch(_), .. }));
+    let Action::DotPair(Target::Store(2), _, [own, other]) = &program.sweeps[0].action else {
+        panic!("{:?}", program.sweeps)
+    };
+    assert_eq!((&own[..], &other[..]), (&[Source::Load(6)][..], &[][..]));
+    let [own, other] = &program.operations[..] else { panic!("{:?}", program.operations) };
+    assert!(matches!(own.action, Action::Permute { from: Source::Swept(0), .. }));
     assert!(matches!(other.action, Action::Permute { from: Source::Store(2), .. }));
+    // What is read elsewhere is not joined.
+    let instructions = instructions.iter().cloned().chain([MulScalar(4, 0)]).collect::<Vec<_>>();
+    let results = [7, 11, 10, 12];
+    let overwrites = vec![vec![]; 4];
+    let program = TileProgram::compile(&Compilation {
+        instructions: &instructions,
+        results: &results,
+        overwrites: &overwrites,
+        ..compilation
+    });
+    assert!(
+        program.operations.iter().any(|o| matches!(o.action, Action::Add(Source::Swept(_), Source::Load(6))))
+    );
     // Not over what is still read, and not where only parts of limbs are there.
     let program = TileProgram::compile(&Compilation {
         overwrites: &[vec![], vec![], vec![Source::Load(6)]],
