@@ -89,10 +89,6 @@ impl Twiddles {
     }
 }
 
-/// What is done to a stretch of a limb while it is in cache, given the position of its first word; see
-/// [`NttTable::forward_with`] and [`NttTable::inverse_with`].
-pub type Stretch<'a> = &'a mut dyn FnMut(usize, &mut [u32]);
-
 impl NttTable {
     /// Smallest supported `log2(N)`.
     pub const MIN_LOG_N: u32 = 4;
@@ -140,24 +136,13 @@ impl NttTable {
     /// # Panics
     /// Unless `limb.len()` is a power of two up to `N`.
     pub fn forward_len(&self, isa: Isa, limb: &mut [u32]) {
-        self.forward_with(isa, limb, None, &mut |_, _| {});
-    }
-
-    /// [`forward_len`](Self::forward_len) of `source` instead of what the limb holds, if there is one, followed by `finished`:
-    /// each aligned stretch of the limb is handed to it, with the position of its first word, as soon as its words are
-    /// final, while they are in cache. Stretches are a power of two of words long and come in order.
-    ///
-    /// # Panics
-    /// Unless `limb.len()` is a power of two up to `N`, and that of the source as well.
-    pub fn forward_with(&self, isa: Isa, limb: &mut [u32], source: Option<&[u32]>, finished: Stretch<'_>) {
         self.check_len(limb.len());
-        assert!(source.is_none_or(|source| source.len() == limb.len()), "a source is as long as the limb");
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::forward_avx512(self, limb, source, finished),
+            Isa::Avx512 => x86::forward_avx512(self, limb),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::forward_avx2(self, limb, source, finished),
-            _ => portable::forward(self, limb, source, finished),
+            Isa::Avx2 => x86::forward_avx2(self, limb),
+            _ => portable::forward(self, limb),
         }
     }
 
@@ -185,26 +170,16 @@ impl NttTable {
     /// # Panics
     /// Unless `limb.len()` is a power of two up to `N`.
     pub fn inverse_len(&self, isa: Isa, limb: &mut [u32], c: u32) {
-        self.inverse_with(isa, limb, c, &mut |_, _| {});
-    }
-
-    /// [`inverse_len`](Self::inverse_len) of what `prepare` makes: each aligned stretch of the limb is handed to it, with the
-    /// position of its first word, right before it is read for the first time. Stretches are a power of two of words long
-    /// and come in order.
-    ///
-    /// # Panics
-    /// Unless `limb.len()` is a power of two up to `N`.
-    pub fn inverse_with(&self, isa: Isa, limb: &mut [u32], c: u32, prepare: Stretch<'_>) {
         self.check_len(limb.len());
         // 1/n = ((q + 1) / 2)^log2(n).
         let n_inverse = self.q.pow(self.q.value().div_ceil(2), limb.len().ilog2().into());
         let scale = self.q.shoup(self.q.mul(n_inverse, c));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::inverse_avx512(self, limb, scale, prepare),
+            Isa::Avx512 => x86::inverse_avx512(self, limb, scale),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::inverse_avx2(self, limb, scale, prepare),
-            _ => portable::inverse(self, limb, scale, prepare),
+            Isa::Avx2 => x86::inverse_avx2(self, limb, scale),
+            _ => portable::inverse(self, limb, scale),
         }
     }
 

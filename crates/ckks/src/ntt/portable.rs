@@ -1,15 +1,11 @@
 //! The radix-2 transform in plain Rust.
 
-use super::{NttTable, Stretch};
+use super::NttTable;
 use crate::modulus::{Modulus, Shoup};
 
-/// Coefficients, of `source` or of the limb itself, to evaluations: Cooley-Tukey butterflies, halving the stride from stage
-/// to stage. The limb as a whole is handed to `finished`.
-pub(super) fn forward(table: &NttTable, limb: &mut [u32], source: Option<&[u32]>, finished: Stretch<'_>) {
+/// Coefficients to evaluations: Cooley-Tukey butterflies, halving the stride from stage to stage.
+pub(super) fn forward(table: &NttTable, limb: &mut [u32]) {
     let q = &table.q;
-    if let Some(source) = source {
-        limb.copy_from_slice(source);
-    }
     let mut groups = 1;
     while groups < limb.len() {
         let stride = limb.len() / (2 * groups);
@@ -22,17 +18,14 @@ pub(super) fn forward(table: &NttTable, limb: &mut [u32], source: Option<&[u32]>
         }
         groups *= 2;
     }
-    for x in &mut *limb {
+    for x in limb {
         *x = q.reduce_once(below_2q(q, *x));
     }
-    finished(0, limb);
 }
 
-/// Evaluations to coefficients, each times `scale`: Gentleman-Sande butterflies, doubling the stride. The limb as a whole is
-/// handed to `prepare`.
-pub(super) fn inverse(table: &NttTable, limb: &mut [u32], scale: Shoup, prepare: Stretch<'_>) {
+/// Evaluations to coefficients, each times `scale`: Gentleman-Sande butterflies, doubling the stride.
+pub(super) fn inverse(table: &NttTable, limb: &mut [u32], scale: Shoup) {
     let q = &table.q;
-    prepare(0, limb);
     let mut groups = limb.len() / 2;
     while groups > 0 {
         let stride = limb.len() / (2 * groups);

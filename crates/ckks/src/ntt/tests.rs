@@ -79,40 +79,6 @@ fn serves_smaller_rings(isa: Isa) {
     }
 }
 
-/// Work on stretches: of a limb that comes from elsewhere, before it is read and after it is final, each word once and in order.
-fn hands_over_stretches(isa: Isa) {
-    for log_n in [4, 6, 7, 9, 11, 14] {
-        let [table, _] = tables(log_n);
-        let (n, q) = (1usize << log_n, table.q.value());
-        let coefficients = random_words(&mut fresh_rng(), n, q);
-        let mut evaluations = coefficients.clone();
-        table.forward(Isa::Portable, &mut evaluations);
-        for source in [None, Some(&coefficients[..])] {
-            let mut limb = if source.is_some() { vec![u32::MAX; n] } else { coefficients.clone() };
-            let mut done = 0;
-            table.forward_with(isa, &mut limb, source, &mut |start, words| {
-                assert_eq!(start, done);
-                assert!(words.len().is_power_of_two() && start.is_multiple_of(words.len()));
-                assert_eq!(*words, evaluations[start..][..words.len()], "{isa} forward 2^{log_n} at {start}");
-                words.iter_mut().for_each(|word| *word = !*word);
-                done += words.len();
-            });
-            assert_eq!(done, n);
-            assert!(limb.iter().zip(&evaluations).all(|(&limb, &word)| limb == !word));
-        }
-        let (mut limb, mut done) = (vec![u32::MAX; n], 0);
-        table.inverse_with(isa, &mut limb, 1, &mut |start, words| {
-            assert_eq!(start, done);
-            assert!(words.len().is_power_of_two() && start.is_multiple_of(words.len()));
-            assert!(words.iter().all(|&word| word == u32::MAX), "{isa} inverse 2^{log_n} at {start}");
-            words.copy_from_slice(&evaluations[start..][..words.len()]);
-            done += words.len();
-        });
-        assert_eq!(done, n);
-        assert_eq!(limb, coefficients, "{isa} inverse 2^{log_n}");
-    }
-}
-
 macro_rules! suite {
     ($module:ident, $isa:pat) => {
         mod $module {
@@ -134,11 +100,6 @@ macro_rules! suite {
             #[test]
             fn agrees_with_portable() {
                 on_isa(super::agrees_with_portable);
-            }
-
-            #[test]
-            fn hands_over_stretches() {
-                on_isa(super::hands_over_stretches);
             }
 
             #[test]

@@ -173,78 +173,33 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
             // SAFETY: as said above.
             unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
         }
-        Work::Ntt { limb, home, prologue, epilogue } => {
-            let mut bound = memory.bind(limb);
-            let source = match prologue {
-                Prologue::InPlace => None,
-                Prologue::Load(load) => Some(*load),
+        Work::Ntt { limb, home, prologue, epilogue } | Work::Intt { limb, home, prologue, epilogue } => {
+            let bound = memory.bind(limb);
+            match prologue {
+                Prologue::InPlace => {}
+                Prologue::Load(load) => {
+                    // SAFETY: exclusive use of the home as the caller says; the load is no store of the block.
+                    let (to, from) =
+                        unsafe { (memory.write(limb.stores[*home]), bound.loads[*load].words(0, n)) };
+                    kernels::copy(isa, memory.params.modulus(limb.prime), to, from);
+                }
                 Prologue::Program(program) => {
                     let block = bound.block(memory, std::ptr::null(), 0);
                     // SAFETY: as said above.
                     unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
-                    None
                 }
-            };
-            // SAFETY: exclusive use as the caller says.
-            let words = unsafe { memory.write(limb.stores[*home]) };
-            // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
-            let source = source.map(|load| unsafe { bound.loads[load].words(0, n) });
-            let tiles = &mut scratch.tiles;
-            // A program that sweeps runs when the limb is complete, others while its parts are in the innermost cache.
-            let (after, along) = match epilogue {
-                Some(program) if program.sweeps() => (Some(program), None),
-                other => (None, other.as_ref()),
-            };
-            memory.params.ntt(limb.prime).forward_with(isa, words, source, &mut |start, words| {
-                if let Some(program) = along {
-                    // Only through this borrow is the home used now.
-                    bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
-                    let block = bound.block(memory, bound.stores[*home], *home);
-                    // SAFETY: as said above; the home is valid in the range that is run.
-                    unsafe { program.run(&block, start..start + words.len(), tiles) }
-                }
-            });
-            if let Some(program) = after {
-                let block = bound.block(memory, bound.stores[*home], *home);
-                // SAFETY: as said above.
-                unsafe { program.run(&block, 0..n, tiles) }
             }
-        }
-        Work::Intt { limb, home, prologue, epilogue } => {
-            let mut bound = memory.bind(limb);
+            let table = memory.params.ntt(limb.prime);
             // SAFETY: exclusive use as the caller says.
             let words = unsafe { memory.write(limb.stores[*home]) };
-            let tiles = &mut scratch.tiles;
-            let before = match prologue {
-                Prologue::Program(program) if program.sweeps() => {
-                    let block = bound.block(memory, std::ptr::null(), 0);
-                    // SAFETY: as said above.
-                    unsafe { program.run(&block, 0..n, tiles) }
-                    &Prologue::InPlace
-                }
-                other => other,
-            };
-            let mut prepare = |start: usize, words: &mut [u32]| match before {
-                Prologue::InPlace => {}
-                Prologue::Load(load) => {
-                    // SAFETY: nobody writes it, as the caller says, and it is no store of the block.
-                    let source = unsafe { bound.loads[*load].words(start, words.len()) };
-                    kernels::copy(isa, memory.params.modulus(limb.prime), words, source);
-                }
-                Prologue::Program(program) => {
-                    // Only through this borrow is the home used now.
-                    bound.stores[*home] = words.as_mut_ptr().wrapping_sub(start);
-                    let block = bound.block(memory, std::ptr::null(), 0);
-                    // SAFETY: as said above; the home is valid in the range that is run.
-                    unsafe { program.run(&block, start..start + words.len(), tiles) }
-                }
-            };
-            memory.params.ntt(limb.prime).inverse_with(isa, words, limb.scalars[0].w, &mut prepare);
+            match work {
+                Work::Intt { .. } => table.inverse_scaled(isa, words, limb.scalars[0].w),
+                _ => table.forward(isa, words),
+            }
             if let Some(program) = epilogue {
-                bound.stores[*home] = words.as_mut_ptr();
                 let block = bound.block(memory, bound.stores[*home], *home);
                 // SAFETY: as said above.
-                unsafe { program.run(&block, 0..n, tiles) }
+                unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
             }
         }
         Work::BaseConvert { converter, sources, targets } => {

@@ -6,7 +6,7 @@
 use super::butterfly::{Factors, Tail};
 use crate::lanes::{Factor, ModulusLanes};
 use crate::modulus::Shoup;
-use crate::ntt::{NttTable, Stretch};
+use crate::ntt::NttTable;
 
 /// Base-2 logarithm of the words in a block that is finished at once: 16 KiB, half an L1 cache.
 const LOG_CACHED: u32 = 12;
@@ -64,57 +64,35 @@ fn cached(mut log_len: u32, log_tail: u32) -> u32 {
     log_len
 }
 
-/// Coefficients, of `source` or of the limb itself, to evaluations. Canonical in and out. Blocks are handed to `finished`
-/// when they are ready.
+/// Coefficients to evaluations. Canonical in and out.
 ///
 /// # Safety
-/// As for [`Tail`]; `limb` and `source` have a power of two of words, from `2^LOG_TAIL` to the degree of the table.
+/// As for [`Tail`]; `limb` has a power of two of words, from `2^LOG_TAIL` to the degree of the table.
 #[inline(always)]
-pub(super) unsafe fn forward<V: Tail>(
-    table: &NttTable,
-    limb: &mut [u32],
-    source: Option<&[u32]>,
-    finished: Stretch<'_>,
-) {
+pub(super) unsafe fn forward<V: Tail>(table: &NttTable, limb: &mut [u32]) {
     let log_cached = cached(limb.len().ilog2(), V::LOG_TAIL);
-    let from = match source {
-        // There is no pass over the whole limb that could bring it over.
-        Some(source) if log_cached == limb.len().ilog2() => {
-            limb.copy_from_slice(source);
-            None
-        }
-        source => source,
-    };
     let whole = Block::whole(limb);
-    let from = from.map_or(whole.start.cast_const(), <[u32]>::as_ptr);
     // SAFETY: all blocks are parts of the limb, and the table has a factor for each group of each stage.
     unsafe {
         let q = ModulusLanes::<V>::new(&table.q);
         let w = Factors::of(&table.forward);
-        forward_to(&q, &w, whole, from, log_cached);
+        forward_to(&q, &w, whole, log_cached);
         for i in 0..1 << (whole.log_len - log_cached) {
             let block = whole.part(log_cached, i);
-            forward_to(&q, &w, block, block.start, V::LOG_TAIL);
+            forward_to(&q, &w, block, V::LOG_TAIL);
             let tail = block.part(V::LOG_TAIL, 0);
             let count = 1 << (log_cached - V::LOG_TAIL);
             V::forward_tails(&q, &w, tail.start, tail.blocks + tail.index, count);
-            finished(i << log_cached, std::slice::from_raw_parts_mut(block.start, 1 << log_cached));
         }
     }
 }
 
-/// Evaluations to coefficients, each times `scale`. Canonical in and out. Blocks are handed to `prepare` before they are
-/// read.
+/// Evaluations to coefficients, each times `scale`. Canonical in and out.
 ///
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-pub(super) unsafe fn inverse<V: Tail>(
-    table: &NttTable,
-    limb: &mut [u32],
-    scale: Shoup,
-    prepare: Stretch<'_>,
-) {
+pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale: Shoup) {
     let whole = Block::whole(limb);
     let last = (whole.log_len - V::LOG_TAIL).min(3);
     let log_last = whole.log_len - last;
@@ -127,7 +105,6 @@ pub(super) unsafe fn inverse<V: Tail>(
         let w = Factors::of(&table.inverse);
         for i in 0..1 << (whole.log_len - log_cached) {
             let block = whole.part(log_cached, i);
-            prepare(i << log_cached, std::slice::from_raw_parts_mut(block.start, 1 << log_cached));
             let tail = block.part(V::LOG_TAIL, 0);
             let count = 1 << (log_cached - V::LOG_TAIL);
             V::inverse_tails(&q, &w, tail.start, tail.blocks + tail.index, count);
@@ -146,19 +123,12 @@ pub(super) unsafe fn inverse<V: Tail>(
     }
 }
 
-/// Forward passes over `block` until its independent parts have `2^log_len` words. The first pass, if there is any, reads
-/// the words at `from`.
+/// Forward passes over `block` until its independent parts have `2^log_len` words.
 ///
 /// # Safety
-/// As for [`forward`]; as many words as the block has can be read at `from`.
+/// As for [`forward`].
 #[inline(always)]
-unsafe fn forward_to<V: Tail>(
-    q: &ModulusLanes<V>,
-    w: &Factors,
-    block: Block,
-    from: *const u32,
-    log_len: u32,
-) {
+unsafe fn forward_to<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, log_len: u32) {
     let mut at = block.log_len;
     while at > log_len {
         let stages = radix(at - log_len);
@@ -166,12 +136,11 @@ unsafe fn forward_to<V: Tail>(
             // SAFETY: the part is within the block; the rest is forwarded.
             unsafe {
                 let part = block.part(at, i);
-                let from = if at == block.log_len { from } else { part.start };
                 match stages {
-                    1 => forward_pass::<V, 1, 2>(q, w, part, from),
-                    2 => forward_pass::<V, 2, 4>(q, w, part, from),
-                    3 => forward_pass::<V, 3, 8>(q, w, part, from),
-                    _ => forward_pass::<V, 4, 16>(q, w, part, from),
+                    1 => forward_pass::<V, 1, 2>(q, w, part),
+                    2 => forward_pass::<V, 2, 4>(q, w, part),
+                    3 => forward_pass::<V, 3, 8>(q, w, part),
+                    _ => forward_pass::<V, 4, 16>(q, w, part),
                 }
             }
         }
@@ -204,16 +173,15 @@ unsafe fn inverse_from<V: Tail>(q: &ModulusLanes<V>, w: &Factors, block: Block, 
     }
 }
 
-/// `STAGES` stages of the forward transform on `block`, on `RADIX = 2^STAGES` vectors at a time, of the words at `from`.
+/// `STAGES` stages of the forward transform on `block`, on `RADIX = 2^STAGES` vectors at a time.
 ///
 /// # Safety
-/// As for [`forward_to`]; the block has at least `RADIX` vectors.
+/// As for [`forward`]; the block has at least `RADIX` vectors.
 #[inline(always)]
 unsafe fn forward_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
     q: &ModulusLanes<V>,
     w: &Factors,
     block: Block,
-    mut from: *const u32,
 ) {
     let stride = (1 << block.log_len) / RADIX;
     // SAFETY: vector `k` of iteration `at` starts at word `at + k stride` of the block, and group `g` of stage
@@ -222,14 +190,13 @@ unsafe fn forward_pass<V: Tail, const STAGES: usize, const RADIX: usize>(
         let mut at = block.start;
         let end = at.add(stride);
         while at < end {
-            let mut x = [V::load(from); RADIX];
+            let mut x = [V::load(at); RADIX];
             for (k, x) in x.iter_mut().enumerate() {
-                *x = V::load(from.add(k * stride));
+                *x = V::load(at.add(k * stride));
                 if block.blocks == 1 {
-                    V::prefetch(from.wrapping_add(k * stride + AHEAD));
+                    V::prefetch(at.wrapping_add(k * stride + AHEAD));
                 }
             }
-            from = from.add(V::LANES);
             for s in 0..STAGES {
                 let half = RADIX >> (s + 1);
                 for g in 0..1 << s {
