@@ -30,8 +30,8 @@ pub(super) struct Tasks<T> {
 pub(super) struct Access {
     pub(super) reads: Vec<Operand>,
     pub(super) writes: Vec<Operand>,
-    /// Tasks of one kernel and one prime, which share tables: they are executed one after the other. Of a task that shares
-    /// none, `None`.
+    /// Tasks of one kernel and one prime, which share tables: they are better executed one after the other. `None`
+    /// for a task that shares none.
     pub(super) group: Option<(u32, PrimeIndex)>,
 }
 
@@ -145,13 +145,14 @@ fn siblings(groups: impl Iterator<Item = Option<(u32, PrimeIndex)>>) -> Vec<Opti
     next
 }
 
-/// Each task preceded by what it waits for and followed by its siblings, beginning with the first task that nothing waits
-/// for.
+/// Each task preceded by what it waits for and followed by those of its siblings that wait for nothing any more, beginning
+/// with the first task that nothing waits for.
 fn depth_first(waits: &[Vec<u32>], siblings: &[Option<u32>]) -> Vec<u32> {
     let mut awaited = vec![false; waits.len()];
     waits.iter().flatten().for_each(|&task| awaited[task as usize] = true);
     let mut order = Vec::with_capacity(waits.len());
     let mut visited = vec![false; waits.len()];
+    let mut ordered = vec![false; waits.len()];
     // A task on the stack with the number of its predecessors that are already visited.
     let mut stack: Vec<(u32, usize)> = Vec::new();
     for last in (0..waits.len()).filter(|&task| !awaited[task]) {
@@ -169,11 +170,13 @@ fn depth_first(waits: &[Vec<u32>], siblings: &[Option<u32>]) -> Vec<u32> {
                 None => {
                     let done = *task;
                     order.push(done);
+                    ordered[done as usize] = true;
                     stack.pop();
-                    // What it waits for is of earlier kernels, and what is on the stack of later ones.
                     if let Some(next) = siblings[done as usize]
-                        && !std::mem::replace(&mut visited[next as usize], true)
+                        && !visited[next as usize]
+                        && waits[next as usize].iter().all(|&before| ordered[before as usize])
                     {
+                        visited[next as usize] = true;
                         stack.push((next, 0));
                     }
                 }
@@ -227,12 +230,15 @@ mod tests {
 
     #[test]
     fn tasks_of_a_group_follow_each_other() {
-        // Kernel 0 writes 0 to 3; kernel 1, the first and third block by the same prime, changes them.
-        let in_group =
-            |slot: u32, prime| Access { group: Some((1, PrimeIndex(prime))), ..task(&[slot], &[slot]) };
-        let mut accesses: Vec<Access> = (0..4).map(|slot| task(&[], &[slot])).collect();
-        accesses.extend([in_group(0, 7), in_group(1, 8), in_group(2, 7), in_group(3, 8)]);
-        assert_eq!(order(accesses).0, [0, 4, 2, 6, 1, 5, 3, 7]);
+        // Kernel 1, the first and third block by the same prime, reads what kernel 0 writes.
+        let in_group = |from: u32, to: u32, prime| Access {
+            group: Some((1, PrimeIndex(prime))),
+            ..task(&[from], &[to])
+        };
+        let mut accesses = vec![task(&[], &[8]), task(&[], &[9])];
+        accesses.extend([in_group(8, 0, 7), in_group(8, 1, 6), in_group(8, 2, 7), in_group(9, 3, 6)]);
+        // The last still waits when the one before it in its group is done.
+        assert_eq!(order(accesses).0, [0, 2, 4, 3, 1, 5]);
     }
 
     #[test]

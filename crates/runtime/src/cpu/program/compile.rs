@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use cerium_artifact::kernel::{Instruction, Register};
 
 use super::{
-    Action, Addends, Factor, LoadKind, MOST_ADDENDS, Operation, Source, TILE, Target, TileProgram, View,
-    ViewId,
+    Action, Addends, Factor, LoadKind, MOST_ADDENDS, MOVING_TILE, Operation, PAD, Source, TILE, Target,
+    TileProgram, View, ViewId,
 };
 
 /// A program and what its blocks are like.
@@ -56,12 +56,13 @@ impl TileProgram {
         emission.stores();
         let Emission { operations, scratch, limbs, .. } = emission;
         let (scratch_tiles, scratch_limbs) = (scratch.count.into(), limbs.into());
-        TileProgram { sweeps, operations, views, scratch_tiles, scratch_limbs }
+        let tile = if views.is_empty() { TILE } else { MOVING_TILE };
+        TileProgram { sweeps, operations, views, tile, scratch_tiles, scratch_limbs }
     }
 
     /// Words of scratch tiles and of scratch limbs that [`TileProgram::run`] needs on limbs of `n` words.
     pub(in super::super) fn scratch_words(&self, n: usize) -> (usize, usize) {
-        (self.scratch_tiles * TILE, self.scratch_limbs * n)
+        (self.scratch_tiles * (self.tile + PAD), self.scratch_limbs * (n + PAD))
     }
 
     /// Whether the program must be run on whole limbs.

@@ -24,8 +24,17 @@ pub(super) use compile::Compilation;
 pub(super) use run::{BoundBlock, Loaded, TileScratch};
 
 /// Words of a tile: 4 KiB, so that a handful of registers fits L1.
-pub(super) const TILE: usize = 4096;
+pub(super) const TILE: usize = 1024;
+
+/// Words of a tile of programs with automorphisms, 16 KiB: they read each tile at another place, and what is read in longer
+/// stretches comes faster.
+const MOVING_TILE: usize = 4096;
+
 const _: () = assert!(TILE.is_multiple_of(RUN_ALIGN));
+
+/// Words by which scratch tiles and limbs are further apart than they are long: laid end to end, words at the same place of
+/// all would compete for the same few cache sets.
+const PAD: usize = 17 * 16;
 
 /// A program as operations on tiles.
 #[derive(Clone, Debug)]
@@ -36,6 +45,8 @@ pub(super) struct TileProgram {
     operations: Vec<Operation>,
     /// All but the first, which is where the results are.
     views: Vec<View>,
+    /// Words of a tile, if there are so many.
+    tile: usize,
     /// Number of scratch tiles.
     scratch_tiles: usize,
     /// Number of scratch limbs: what sweeps leave.

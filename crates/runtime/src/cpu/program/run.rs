@@ -8,7 +8,7 @@ use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::{Modulus, Shoup};
 
-use super::{Action, Factor, MOST_ADDENDS, Operation, Source, TILE, Target, TileProgram, ViewId};
+use super::{Action, Factor, MOST_ADDENDS, Operation, PAD, Source, Target, TileProgram, ViewId};
 use crate::cpu::kernels::{self, Runs, Term};
 use crate::memory::Pages;
 
@@ -84,11 +84,11 @@ impl TileProgram {
         scratch: &mut TileScratch,
     ) {
         let TileScratch { tiles, limbs, starts } = scratch;
-        let limbs = &mut limbs.words_mut()[..self.scratch_limbs * range.len()];
+        let limbs = &mut limbs.words_mut()[..self.scratch_limbs * (range.len() + PAD)];
         let limbs = Limbs { first: limbs.as_mut_ptr(), n: range.len() };
-        let tiles = tiles.words_mut()[..self.scratch_tiles * TILE].as_mut_ptr();
+        let tiles = tiles.words_mut()[..self.scratch_tiles * (self.tile + PAD)].as_mut_ptr();
         let execute = |operations: &[Operation], starts: &[usize], len: usize| {
-            let tiles = Tiles { block, tiles, limbs, starts, len };
+            let tiles = Tiles { block, tiles, tile: self.tile, limbs, starts, len };
             for operation in operations {
                 // SAFETY: passed on from the caller; `compile` never lets an operation write what it reads.
                 unsafe { tiles.apply(operation) }
@@ -98,7 +98,7 @@ impl TileProgram {
             assert_eq!(range.start, 0, "sweeps are over whole limbs");
             execute(&self.sweeps, &[0], range.len());
         }
-        let len = TILE.min(range.len());
+        let len = self.tile.min(range.len());
         for start in range.step_by(len) {
             starts.clear();
             starts.push(start);
@@ -122,6 +122,7 @@ struct Limbs {
 struct Tiles<'a> {
     block: &'a BoundBlock<'a>,
     tiles: *mut u32,
+    tile: usize,
     limbs: Limbs,
     starts: &'a [usize],
     len: usize,
@@ -192,7 +193,7 @@ impl Tiles<'_> {
     unsafe fn write(&self, target: Target) -> &mut [u32] {
         let words = match target {
             // SAFETY: the program has this many scratch tiles.
-            Target::Scratch(tile) => unsafe { self.tiles.add(usize::from(tile) * TILE) },
+            Target::Scratch(tile) => unsafe { self.tiles.add(usize::from(tile) * (self.tile + PAD)) },
             // SAFETY: the tile lies inside the limb.
             Target::Swept(limb) => unsafe { self.swept(limb).add(self.start(0)) },
             // The tile lies inside the limb, of which only the range that is run need be there.
@@ -212,7 +213,9 @@ impl Tiles<'_> {
                 return unsafe { self.block.loads[usize::from(load)].words(start, self.len) };
             }
             // SAFETY: the program has this many scratch tiles.
-            Source::Scratch(tile) => unsafe { self.tiles.add(usize::from(tile) * TILE).cast_const() },
+            Source::Scratch(tile) => unsafe {
+                self.tiles.add(usize::from(tile) * (self.tile + PAD)).cast_const()
+            },
             // SAFETY: the tile lies inside the limb.
             Source::Swept(limb) => unsafe { self.swept(limb).add(start).cast_const() },
             // Inside the limb, of which only the range that is run need be there.
@@ -229,7 +232,7 @@ impl Tiles<'_> {
     /// The program has this many.
     unsafe fn swept(&self, limb: u16) -> *mut u32 {
         // SAFETY: passed on from the caller.
-        unsafe { self.limbs.first.add(usize::from(limb) * self.limbs.n) }
+        unsafe { self.limbs.first.add(usize::from(limb) * (self.limbs.n + PAD)) }
     }
 
     /// The words of a compact load, and the base-2 logarithm of the run that each stands for.
