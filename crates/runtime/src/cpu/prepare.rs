@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cerium_artifact::cost::kernel_cost;
-use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Transform};
+use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Register, Transform};
 use cerium_artifact::{Function, Kernel, Operand, StageId};
 use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::{Basis, PrimeIndex};
@@ -71,7 +71,7 @@ pub(super) struct Preparer<'a> {
 /// The programs compiled from one of a kernel, by what its blocks are like.
 struct Compiled<'a> {
     instructions: &'a [Instruction],
-    results: Vec<u16>,
+    results: Vec<Register>,
     /// Whether it is always run on whole limbs.
     whole: bool,
     programs: HashMap<Likeness, Arc<TileProgram>>,
@@ -131,12 +131,27 @@ impl<'a> Preparer<'a> {
     fn works(&mut self, function: &Function, kernel: &Kernel) -> Vec<(Work, Access)> {
         match &kernel.body {
             Body::Elementwise { program, blocks } => {
-                let mut compiled = Compiled::new(program);
-                let work = |block: &Block| {
-                    let program = self.program(function, block, &mut compiled, 0, &[]);
-                    (Work::Elementwise { limb: self.limb(block), program }, access(block))
-                };
-                blocks.iter().map(work).collect()
+                let parts = blocks.first().map_or(Vec::new(), |block| parts(program, block));
+                let mut whole = Compiled::new(program);
+                let part = |part: &Part| Compiled { results: part.results.clone(), ..Compiled::new(program) };
+                let mut compiled: Vec<Compiled<'_>> = parts.iter().map(part).collect();
+                let mut works = Vec::new();
+                for block in blocks {
+                    if !apart(block, &parts) {
+                        let program = self.program(function, block, &mut whole, &block.stores, &[]);
+                        works.push((Work::Elementwise { limb: self.limb(block), program }, access(block)));
+                        continue;
+                    }
+                    for (part, compiled) in parts.iter().zip(&mut compiled) {
+                        let stores: Vec<Operand> = part.stores.iter().map(|&store| block.stores[store]).collect();
+                        let program = self.program(function, block, compiled, &stores, &[]);
+                        let reads = part.loads.iter().map(|&load| block.loads[load]).collect();
+                        let limb = Limb { stores: stores.clone().into(), ..self.limb(block) };
+                        let access = Access { reads, writes: stores, group: None };
+                        works.push((Work::Elementwise { limb, program }, access));
+                    }
+                }
+                works
             }
             Body::Ntt(transform) => {
                 let works = self.transforms(function, transform).into_iter();
@@ -184,10 +199,10 @@ impl<'a> Preparer<'a> {
             let prologue = match plain_load(transform) {
                 Some(load) if in_place(load) => Prologue::InPlace,
                 Some(load) if apart(load) => Prologue::Load(load),
-                _ => Prologue::Program(self.program(function, block, &mut before, 0, &[])),
+                _ => Prologue::Program(self.program(function, block, &mut before, &block.stores, &[])),
             };
             let input = [block.stores[home]];
-            let epilogue = (!trivial).then(|| self.program(function, block, &mut after, home, &input));
+            let epilogue = (!trivial).then(|| self.program(function, block, &mut after, &block.stores[home..], &input));
             (self.limb(block), home, prologue, epilogue, access(block))
         };
         transform.blocks.iter().map(of_block).collect()
@@ -216,7 +231,7 @@ impl<'a> Preparer<'a> {
             let target = |target: &Block| {
                 access.reads.extend(&target.loads);
                 access.writes.extend(&target.stores);
-                let program = (!trivial).then(|| self.program(function, target, compiled, 0, &[]));
+                let program = (!trivial).then(|| self.program(function, target, compiled, &target.stores, &[]));
                 (self.limb(target), program)
             };
             let targets: Box<[_]> = targets.iter().map(target).collect();
@@ -239,14 +254,14 @@ impl<'a> Preparer<'a> {
         }
     }
 
-    /// The program for a block whose results go to the stores from `first` on; `input` is the slot of the words that were
+    /// The program for a block whose results go to the first of `stores`; `input` is the slot of the words that were
     /// transformed, if there are any in a slot.
     fn program(
         &mut self,
         function: &Function,
         block: &Block,
         compiled: &mut Compiled<'_>,
-        first: usize,
+        stores: &[Operand],
         input: &[Operand],
     ) -> Arc<TileProgram> {
         let loads: Vec<LoadKind> = block.loads.iter().map(|&load| self.kind(function, load)).collect();
@@ -255,7 +270,7 @@ impl<'a> Preparer<'a> {
             let inputs = std::iter::once(Source::Input).zip(input);
             loads.chain(inputs).filter(|(_, operand)| *operand == store).map(|(source, _)| source).collect()
         };
-        let stores = &block.stores[first..][..compiled.results.len()];
+        let stores = &stores[..compiled.results.len()];
         let overwrites: Vec<Vec<Source>> = stores.iter().map(overwrites).collect();
         let Compiled { instructions, results, whole, programs } = compiled;
         let whole = *whole;
@@ -283,6 +298,77 @@ impl<'a> Preparer<'a> {
             automorphisms: block.galois.iter().map(automorphism).collect(),
         }
     }
+}
+
+/// A part of a program that computes nothing that another part needs.
+struct Part {
+    /// The registers of its results, and the stores that these go to.
+    results: Vec<Register>,
+    stores: Vec<usize>,
+    /// What it loads.
+    loads: Vec<usize>,
+}
+
+/// The parts of a program. A kernel does side by side what has loads in common, such as a key; one after the other, each with
+/// a whole chain of kernels of its own, they leave each other more of the caches.
+fn parts(program: &Program, block: &Block) -> Vec<Part> {
+    // The part of each register but loads: at first its own; then that of the last register which needs it.
+    let count = program.instructions.len();
+    let mut parents: Vec<usize> = (0..count).collect();
+    fn root(parents: &mut [usize], mut at: usize) -> usize {
+        while parents[at] != at {
+            parents[at] = parents[parents[at]];
+            at = parents[at];
+        }
+        at
+    }
+    let load = |register: usize| match program.instructions[register] {
+        Instruction::Load(load) => Some(usize::from(load)),
+        _ => None,
+    };
+    // What parts may have in common: keys and plaintexts.
+    let constant = |register: usize| {
+        load(register).is_some_and(|load| matches!(block.loads[load], Operand::Key { .. } | Operand::Plain { .. }))
+    };
+    for (at, instruction) in program.instructions.iter().enumerate() {
+        instruction.for_registers(|register| {
+            if !constant(register.into()) {
+                let part = root(&mut parents, register.into());
+                parents[part] = at;
+            }
+        });
+    }
+    let mut parts: Vec<(usize, Part)> = Vec::new();
+    for (store, &result) in program.results.iter().enumerate() {
+        let part = root(&mut parents, result.into());
+        let known = parts.iter().position(|(root, _)| *root == part).unwrap_or_else(|| {
+            parts.push((part, Part { results: Vec::new(), stores: Vec::new(), loads: Vec::new() }));
+            parts.len() - 1
+        });
+        parts[known].1.results.push(result);
+        parts[known].1.stores.push(store);
+    }
+    for (part, Part { results, loads, .. }) in &mut parts {
+        loads.extend(results.iter().filter_map(|&result| load(result.into())));
+        for (at, instruction) in program.instructions.iter().enumerate() {
+            if root(&mut parents, at) == *part {
+                instruction.for_registers(|register| loads.extend(load(register.into())));
+            }
+        }
+        loads.sort_unstable();
+        loads.dedup();
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
+}
+
+/// Whether no part of a program stores over what another part of the block loads.
+fn apart(block: &Block, parts: &[Part]) -> bool {
+    let clash = |(at, part): (usize, &Part)| {
+        let others = parts.iter().enumerate().filter(|&(other, _)| other != at);
+        let mut loads = others.flat_map(|(_, other)| other.loads.iter().map(|&load| block.loads[load]));
+        loads.any(|load| part.stores.iter().any(|&store| block.stores[store] == load))
+    };
+    !parts.iter().enumerate().any(clash)
 }
 
 /// The load of a transform that has no prologue but this.
