@@ -121,8 +121,8 @@ pub struct ModulusLanes<V> {
     pub twice: V,
     /// `q^-1 mod 2^32`.
     inverse: V,
-    /// `2^64 mod q`.
-    r2: V,
+    /// `2^32 mod q`.
+    montgomery_one: Factor<V>,
 }
 
 /// Residues are canonical unless a range is given.
@@ -139,7 +139,7 @@ impl<V: Lanes> ModulusLanes<V> {
                 q: V::splat(q.value()),
                 twice: V::splat(2 * q.value()),
                 inverse: V::splat(q.inverse_mod_word()),
-                r2: V::splat(q.to_mont(q.montgomery_one())),
+                montgomery_one: Factor::splat(q.shoup(q.montgomery_one())),
             }
         }
     }
@@ -197,7 +197,7 @@ impl<V: Lanes> ModulusLanes<V> {
     #[inline(always)]
     pub unsafe fn mul(&self, a: V, b: V) -> V {
         // SAFETY: forwarded to the caller.
-        unsafe { self.mont_mul(self.mont_mul(a, b), self.r2) }
+        unsafe { self.mont_mul(a, self.mul_factor_lazy(b, self.montgomery_one)) }
     }
 
     /// A number in `[0, 2q)` congruent to `a * w`, for any words `a`.

@@ -143,7 +143,8 @@ impl<'a> Preparer<'a> {
                         continue;
                     }
                     for (part, compiled) in parts.iter().zip(&mut compiled) {
-                        let stores: Vec<Operand> = part.stores.iter().map(|&store| block.stores[store]).collect();
+                        let stores: Vec<Operand> =
+                            part.stores.iter().map(|&store| block.stores[store]).collect();
                         let program = self.program(function, block, compiled, &stores, &[]);
                         let reads = part.loads.iter().map(|&load| block.loads[load]).collect();
                         let limb = Limb { stores: stores.clone().into(), ..self.limb(block) };
@@ -202,7 +203,8 @@ impl<'a> Preparer<'a> {
                 _ => Prologue::Program(self.program(function, block, &mut before, &block.stores, &[])),
             };
             let input = [block.stores[home]];
-            let epilogue = (!trivial).then(|| self.program(function, block, &mut after, &block.stores[home..], &input));
+            let epilogue =
+                (!trivial).then(|| self.program(function, block, &mut after, &block.stores[home..], &input));
             (self.limb(block), home, prologue, epilogue, access(block))
         };
         transform.blocks.iter().map(of_block).collect()
@@ -231,7 +233,8 @@ impl<'a> Preparer<'a> {
             let target = |target: &Block| {
                 access.reads.extend(&target.loads);
                 access.writes.extend(&target.stores);
-                let program = (!trivial).then(|| self.program(function, target, compiled, &target.stores, &[]));
+                let program =
+                    (!trivial).then(|| self.program(function, target, compiled, &target.stores, &[]));
                 (self.limb(target), program)
             };
             let targets: Box<[_]> = targets.iter().map(target).collect();
@@ -328,7 +331,8 @@ fn parts(program: &Program, block: &Block) -> Vec<Part> {
     };
     // What parts may have in common: keys and plaintexts.
     let constant = |register: usize| {
-        load(register).is_some_and(|load| matches!(block.loads[load], Operand::Key { .. } | Operand::Plain { .. }))
+        load(register)
+            .is_some_and(|load| matches!(block.loads[load], Operand::Key { .. } | Operand::Plain { .. }))
     };
     for (at, instruction) in program.instructions.iter().enumerate() {
         instruction.for_registers(|register| {

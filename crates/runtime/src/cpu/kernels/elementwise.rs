@@ -80,3 +80,68 @@ elementwise! {
     /// `out = a + c mod q` for a canonical constant `c`.
     add_scalar(a; c: u32 => V::splat(c)) = |m| m.add(a, c)
 }
+
+/// Defines a kernel of two operations by the value of one output vector, for operands `a` and `b` that may be the output
+/// itself, and a constant `c` in vector form.
+macro_rules! joined {
+    ($(#[$meta:meta])* $name:ident = |$m:ident, $a:ident, $b:ident, $c:ident| $value:expr) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// All are valid for `len` words, for writing or reading. Each of `a` and `b` either is `out` or does not overlap it.
+        pub unsafe fn $name(isa: Isa, q: &Modulus, out: *mut u32, $a: *const u32, $b: *const u32, $c: Shoup, len: usize) {
+            #[inline(always)]
+            unsafe fn run<V: Lanes>(
+                q: &Modulus,
+                out: *mut u32,
+                $a: *const u32,
+                $b: *const u32,
+                $c: Shoup,
+                range: [usize; 2],
+            ) {
+                // SAFETY: the caller has the features of `V`, and the operands are as long as it says; of a vector all is read
+                // before it is written.
+                unsafe {
+                    let $m = ModulusLanes::<V>::new(q);
+                    let $c = Factor::<V>::splat($c);
+                    for i in (range[0]..range[1]).step_by(V::LANES) {
+                        let ($a, $b) = (V::load($a.add(i)), V::load($b.add(i)));
+                        ($value).store(out.add(i));
+                    }
+                }
+            }
+            let range = [0, len - len % MOST_LANES];
+            dispatch!(
+                isa,
+                run(q: &Modulus, out: *mut u32, $a: *const u32, $b: *const u32, $c: Shoup, range: [usize; 2])
+            );
+            // SAFETY: a single word needs no features; the rest is forwarded to the caller.
+            unsafe { run::<u32>(q, out, $a, $b, $c, [range[1], len]) }
+        }
+    };
+}
+
+joined! {
+    /// `out = (a + b) * c mod q` for a constant `c` prepared by [`Modulus::shoup`].
+    add_mul_scalar = |m, a, b, c| m.mul_factor(a.add(b), c)
+}
+
+joined! {
+    /// `out = (a - b) * c mod q` for a constant `c` prepared by [`Modulus::shoup`].
+    sub_mul_scalar = |m, a, b, c| m.mul_factor(a.add(m.q).sub(b), c)
+}
+
+joined! {
+    /// `out = a * b * c * 2^-32 mod q` for a constant `c` prepared by [`Modulus::shoup`].
+    mont_mul_scalar = |m, a, b, c| m.mul_factor(m.mont_mul(a, b), c)
+}
+
+joined! {
+    /// `out = a * c + b mod q` for a constant `c` prepared by [`Modulus::shoup`].
+    mul_scalar_add = |m, a, b, c| m.add(m.mul_factor(a, c), b)
+}
+
+joined! {
+    /// `out = a * c - b mod q` for a constant `c` prepared by [`Modulus::shoup`].
+    mul_scalar_sub = |m, a, b, c| m.sub(m.mul_factor(a, c), b)
+}

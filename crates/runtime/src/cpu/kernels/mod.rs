@@ -12,7 +12,10 @@ mod tests;
 
 pub use base_convert::{BaseConverter, base_convert};
 pub use dot::{RUN_ALIGN, Runs, Term, dot, dot_pair};
-pub use elementwise::{add, add_scalar, copy, mont_mul, mul, mul_scalar, neg, sub};
+pub use elementwise::{
+    add, add_mul_scalar, add_scalar, copy, mont_mul, mont_mul_scalar, mul, mul_scalar, mul_scalar_add,
+    mul_scalar_sub, neg, sub, sub_mul_scalar,
+};
 
 /// Words of the widest vector; what is left over by it is done word by word.
 const MOST_LANES: usize = 16;

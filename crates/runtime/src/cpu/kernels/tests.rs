@@ -2,7 +2,7 @@
 
 use super::*;
 use cerium_ckks::isa::Isa;
-use cerium_ckks::modulus::Modulus;
+use cerium_ckks::modulus::{Modulus, Shoup};
 use cerium_ckks::primes::{ntt_primes_above, ntt_primes_below};
 use num_bigint::{BigInt, BigUint};
 use rand_chacha::ChaCha8Rng;
@@ -68,6 +68,46 @@ fn elementwise_kernels_agree_with_single_words() {
     agrees(|isa, q, out, a, b, _| mont_mul(isa, q, out, a, b), |q, a, b, _| q.mont_mul(a, b));
     agrees(|isa, q, out, a, _, c| mul_scalar(isa, q, out, a, q.shoup(c)), |q, a, _, c| q.mul(a, c));
     agrees(|isa, q, out, a, _, c| add_scalar(isa, q, out, a, c), |q, a, _, c| q.add(a, c));
+}
+
+type Joined = unsafe fn(Isa, &Modulus, *mut u32, *const u32, *const u32, Shoup, usize);
+type OnWords = fn(&Modulus, u32, u32, u32) -> u32;
+
+#[test]
+fn joined_kernels_agree_with_single_words() {
+    let kernels: [(Joined, OnWords); 5] = [
+        (add_mul_scalar, |q, a, b, c| q.mul(q.add(a, b), c)),
+        (sub_mul_scalar, |q, a, b, c| q.mul(q.sub(a, b), c)),
+        (mont_mul_scalar, |q, a, b, c| q.mul(q.mont_mul(a, b), c)),
+        (mul_scalar_add, |q, a, b, c| q.add(q.mul(a, c), b)),
+        (mul_scalar_sub, |q, a, b, c| q.sub(q.mul(a, c), b)),
+    ];
+    for (kernel, word) in kernels {
+        agrees(
+            // SAFETY: all are equally long.
+            |isa, q, out, a, b, c| unsafe {
+                kernel(isa, q, out.as_mut_ptr(), a.as_ptr(), b.as_ptr(), q.shoup(c), out.len());
+            },
+            word,
+        );
+        // Over one of the operands.
+        agrees(
+            |isa, q, out, a, b, c| {
+                out.copy_from_slice(a);
+                // SAFETY: as above.
+                unsafe { kernel(isa, q, out.as_mut_ptr(), out.as_ptr(), b.as_ptr(), q.shoup(c), out.len()) }
+            },
+            word,
+        );
+        agrees(
+            |isa, q, out, a, b, c| {
+                out.copy_from_slice(b);
+                // SAFETY: as above.
+                unsafe { kernel(isa, q, out.as_mut_ptr(), a.as_ptr(), out.as_ptr(), q.shoup(c), out.len()) }
+            },
+            word,
+        );
+    }
 }
 
 /// Sums of products one word at a time: the definition.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::kernel::{Instruction, Register};
 
+use super::join::join;
 use super::{
     Action, Addends, Factor, LoadKind, MOST_ADDENDS, MOVING_TILE, Operation, PAD, Source, TILE, Target,
     TileProgram, View, ViewId,
@@ -40,7 +41,7 @@ impl TileProgram {
     pub(in super::super) fn compile(compilation: &Compilation<'_>) -> TileProgram {
         let (instructions, addends) = compilation.joined();
         let compilation = &Compilation { instructions: &instructions, ..*compilation };
-        let swept = compilation.swept();
+        let swept = compilation.swept(&addends);
         let (views, values) = compilation.values(&swept);
         let sweeps = compilation.steps(&compilation.sweep_values(&swept, &addends), &views, |_| false);
         let mut steps = compilation.steps(&values, &views, |register| swept.contains(&register));
@@ -56,6 +57,7 @@ impl TileProgram {
         emission.stores();
         let Emission { operations, scratch, limbs, .. } = emission;
         let (scratch_tiles, scratch_limbs) = (scratch.count.into(), limbs.into());
+        let operations = join(operations);
         let tile = if views.is_empty() { TILE } else { MOVING_TILE };
         TileProgram { sweeps, operations, views, tile, scratch_tiles, scratch_limbs }
     }
@@ -103,6 +105,11 @@ impl Compilation<'_> {
         let mut uses = vec![0usize; self.instructions.len()];
         self.instructions.iter().for_each(|i| i.for_registers(|register| uses[usize::from(register)] += 1));
         self.results.iter().for_each(|&register| uses[usize::from(register)] += 1);
+        // A limb times a scalar that is added in many places is computed once, before them.
+        let multiple = |register: Register| match *self.instruction(register) {
+            Instruction::MulScalar(a, _) => self.there(a) && !self.key(a) && uses[usize::from(register)] > 1,
+            _ => false,
+        };
         let mut instructions = self.instructions.to_vec();
         let mut addends: HashMap<Register, Vec<Register>> = HashMap::new();
         for register in 0..instructions.len() as Register {
@@ -113,8 +120,7 @@ impl Compilation<'_> {
                 now.sweepable(sum)
                     && uses[usize::from(sum)] == 1
                     && few
-                    && now.there(added)
-                    && !now.key(added)
+                    && (now.there(added) && !now.key(added) || multiple(added))
             };
             let Some((sum, added)) = [(a, b), (b, a)].into_iter().find(|&(sum, added)| joins(sum, added))
             else {
@@ -123,17 +129,19 @@ impl Compilation<'_> {
             let mut all = addends.remove(&sum).unwrap_or_default();
             all.push(added);
             addends.insert(register, all);
-            // Nobody reads the register of the sum itself any more.
-            let unread = instructions[usize::from(added)].clone();
+            // Nobody reads the register of the sum itself any more: it may be anything that is no sum.
+            let unread = Instruction::Neg(added);
             instructions[usize::from(register)] =
                 std::mem::replace(&mut instructions[usize::from(sum)], unread);
         }
         (instructions, addends)
     }
 
-    /// The sums that are computed before all else.
-    fn swept(&self) -> HashSet<Register> {
-        (0..self.instructions.len() as Register).filter(|&register| self.sweepable(register)).collect()
+    /// What is computed before all else: sums, and multiples of limbs among the addends.
+    fn swept(&self, addends: &HashMap<Register, Vec<Register>>) -> HashSet<Register> {
+        let sums = (0..self.instructions.len() as Register).filter(|&register| self.sweepable(register));
+        let multiples = addends.values().flatten().copied().filter(|&added| !self.there(added));
+        sums.chain(multiples).collect()
     }
 
     /// What sweeps read, and then what they compute.
@@ -147,6 +155,7 @@ impl Compilation<'_> {
         made.sort_unstable();
         made.iter()
             .for_each(|&register| self.instruction(register).for_registers(|register| read.push(register)));
+        read.retain(|register| !swept.contains(register));
         read.sort_unstable();
         read.dedup();
         read.into_iter().chain(made).map(|register| (register, 0)).collect()

@@ -14,6 +14,7 @@
 //! [`Instruction::Permute`]: cerium_artifact::kernel::Instruction::Permute
 
 mod compile;
+mod join;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -120,6 +121,8 @@ enum Action {
     MontMul(Source, Source),
     MulScalar(Source, u16),
     AddScalar(Source, u16),
+    /// Two operations, the first of which only the second reads.
+    Two(Two, Source, Source, u16),
     Dot(Box<[(Source, Factor)]>, Addends),
     /// Two dot products with the second factors in common; the second sum goes to a target of its own.
     DotPair(Target, Box<[([Source; 2], Factor)]>, [Addends; 2]),
@@ -129,6 +132,21 @@ enum Action {
         view: ViewId,
         galois: u16,
     },
+}
+
+/// Two operations in one: on sources `a` and `b` and a scalar `c`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Two {
+    /// `(a + b) c`
+    AddMulScalar,
+    /// `(a - b) c`
+    SubMulScalar,
+    /// `(a b) c`
+    MulMulScalar,
+    /// `a c + b`
+    MulScalarAdd,
+    /// `a c - b`
+    MulScalarSub,
 }
 
 /// What is added to a sum of products, [`MOST_ADDENDS`] at most.

@@ -8,7 +8,7 @@ use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::{Modulus, Shoup};
 
-use super::{Action, Factor, MOST_ADDENDS, Operation, PAD, Source, Target, TileProgram, ViewId};
+use super::{Action, Factor, MOST_ADDENDS, Operation, PAD, Source, Target, TileProgram, Two, ViewId};
 use crate::cpu::kernels::{self, Runs, Term};
 use crate::memory::Pages;
 
@@ -134,6 +134,10 @@ impl Tiles<'_> {
     unsafe fn apply(&self, operation: &Operation) {
         let Operation { target, view, ref action } = *operation;
         let (isa, q) = (self.block.isa, self.block.q);
+        if let Action::Two(two, a, b, c) = *action {
+            // SAFETY: passed on from the caller; a source is either the target or apart from it.
+            return unsafe { self.apply_two(two, target, [a, b], c, view) };
+        }
         // SAFETY: no source of this operation overlaps the target.
         let out = unsafe { self.write(target) };
         // SAFETY: sources were written by earlier operations or are loads; nothing writes them in this operation.
@@ -180,6 +184,30 @@ impl Tiles<'_> {
             Action::MontMul(a, b) => kernels::mont_mul(isa, q, out, at(a), at(b)),
             Action::MulScalar(a, c) => kernels::mul_scalar(isa, q, out, at(a), scalar(c)),
             Action::AddScalar(a, c) => kernels::add_scalar(isa, q, out, at(a), scalar(c).w),
+            Action::Two(..) => unreachable!("done above"),
+        }
+    }
+
+    /// # Safety
+    /// As for [`TileProgram::run`]; the target may be one of the sources, and overlaps none otherwise.
+    unsafe fn apply_two(&self, two: Two, target: Target, sources: [Source; 2], scalar: u16, view: ViewId) {
+        let (isa, q, c) = (self.block.isa, self.block.q, self.block.scalars[usize::from(scalar)]);
+        // SAFETY: the slices are gone when the words are used through pointers.
+        let ([a, b], out) = unsafe {
+            (sources.map(|source| self.read(source, view).as_ptr()), self.write(target).as_mut_ptr())
+        };
+        // SAFETY: all are valid for `len` words, as the caller says.
+        unsafe {
+            match two {
+                Two::AddMulScalar => kernels::add_mul_scalar(isa, q, out, a, b, c, self.len),
+                Two::SubMulScalar => kernels::sub_mul_scalar(isa, q, out, a, b, c, self.len),
+                // The product of two words lacks a factor of 2^32.
+                Two::MulMulScalar => {
+                    kernels::mont_mul_scalar(isa, q, out, a, b, q.shoup(q.to_mont(c.w)), self.len);
+                }
+                Two::MulScalarAdd => kernels::mul_scalar_add(isa, q, out, a, b, c, self.len),
+                Two::MulScalarSub => kernels::mul_scalar_sub(isa, q, out, a, b, c, self.len),
+            }
         }
     }
 

@@ -85,6 +85,32 @@ fn products_with_keys_are_swept() {
 }
 
 #[test]
+fn a_multiple_that_is_added_to_many_sweeps_is_computed_once() {
+    use LoadKind::{Key, Limb};
+    // Two rotations of c0 times a scalar plus a key product, as linear transforms have them.
+    let instructions = [
+        Load(0),
+        Load(1),
+        Load(2),
+        Load(3),
+        MulScalar(1, 0),
+        Dot(vec![(0, 2)]),
+        Add(5, 4),
+        Permute(6, 0),
+        Dot(vec![(0, 3)]),
+        Add(4, 8),
+        Permute(9, 1),
+        Add(7, 10),
+    ];
+    let program = compile(&instructions, &[11], &[Limb, Limb, Key, Key], &[vec![]]);
+    let [multiple, sums] = &program.sweeps[..] else { panic!("{:?}", program.sweeps) };
+    assert!(matches!(multiple.action, Action::MulScalar(Source::Load(1), 0)));
+    let Action::DotPair(_, _, [own, other]) = &sums.action else { panic!("{sums:?}") };
+    assert_eq!((&own[..], &other[..]), (&[Source::Swept(0)][..], &[Source::Swept(0)][..]));
+    assert_eq!((program.operations.len(), program.scratch_limbs), (3, 3));
+}
+
+#[test]
 fn plaintexts_are_read_once_for_both_halves() {
     use LoadKind::{Compact, Limb};
     // b1 p1 + b2 p2, then the same of b1' and b2', which is a pair with the first; and a sum that waits for its factor.
