@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::basis::{Basis, Level, PrimeIndex, Scale};
 use crate::modulus::Modulus;
-use crate::ntt::NttTable;
+use crate::ntt::{NttTable, TableMemory};
 use check::{check_levels, check_primes, check_scales};
 
 pub use bootstrap::{Bootstrap, BootstrapSpec, SPARSE_WEIGHT};
@@ -54,6 +54,8 @@ struct Inner {
     digest: ParamsDigest,
     moduli: Vec<Modulus>,
     ntt: Vec<OnceLock<NttTable>>,
+    /// Where the tables are.
+    tables: TableMemory,
     levels: Vec<Basis>,
     scales: Vec<Scale>,
     digits: Vec<Basis>,
@@ -142,7 +144,9 @@ impl Params {
         let digits = digits.collect();
         let digest = spec.digest();
         let ntt = moduli.iter().map(|_| OnceLock::new()).collect();
-        let params = Params(Arc::new(Inner { spec, digest, moduli, ntt, levels, scales, digits, bootstrap }));
+        let tables = TableMemory::new(moduli.len(), spec.log_n.into());
+        let params =
+            Params(Arc::new(Inner { spec, digest, moduli, ntt, tables, levels, scales, digits, bootstrap }));
         params.check_digits()?;
         params.check_sparse()?;
         if !params.is_insecure() && params.security_bits().is_none() {
@@ -210,7 +214,7 @@ impl Params {
     /// The NTT of one prime; its tables are made when first asked for. Panics if `prime` is outside the pool.
     pub fn ntt(&self, prime: PrimeIndex) -> &NttTable {
         self.0.ntt[prime.index()].get_or_init(|| {
-            NttTable::new(*self.modulus(prime), self.log_n())
+            NttTable::within(&self.0.tables, *self.modulus(prime), self.log_n())
                 .expect("checked to be 1 modulo 2N when the set was built")
         })
     }

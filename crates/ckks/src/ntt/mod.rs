@@ -9,6 +9,7 @@
 //! it. All give the same canonical words. Inside, values wander in `[0, 4q)` (Harvey, "Faster arithmetic
 //! for number-theoretic transforms", 2014); `q < 2^30` makes that range fit a word.
 
+mod memory;
 pub mod naive;
 mod portable;
 #[cfg(test)]
@@ -16,6 +17,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) use memory::TableMemory;
+
+use self::memory::Lines;
 use crate::isa::Isa;
 use crate::modulus::{Modulus, Shoup};
 use crate::primes::primitive_root;
@@ -40,7 +44,7 @@ pub enum NttError {
 ///
 /// Factors are in bit-reversed order: `w[m + i]` serves group `i` of the stage with `m` groups, so
 /// the first `n` entries are exactly the factors of degree `n`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct NttTable {
     q: Modulus,
     log_n: u32,
@@ -49,10 +53,15 @@ pub struct NttTable {
 }
 
 /// Shoup factors split in two arrays, so that a vector of either is one load.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Twiddles {
-    w: Vec<Line>,
-    w_shoup: Vec<Line>,
+    w: Lines,
+    w_shoup: Lines,
+}
+
+/// Lines of the factors of both directions for degree `2^log_n`.
+fn table_lines(log_n: u32) -> usize {
+    4 << (log_n - 4)
 }
 
 /// A cache line: vectors of factors are loaded from one each.
@@ -62,10 +71,11 @@ struct Line([u32; 16]);
 
 impl Twiddles {
     /// `w[i] = root^bitrev(i)` for a primitive `2N`-th root, `N >= 16`.
-    fn new(q: &Modulus, log_n: u32, root: u32) -> Self {
-        let lines = vec![Line([1; 16]); 1 << (log_n - 4)];
-        let mut twiddles = Self { w: lines.clone(), w_shoup: lines };
+    fn new(q: &Modulus, log_n: u32, root: u32, memory: &TableMemory) -> Self {
+        let lines = || memory.take(1 << (log_n - 4));
+        let mut twiddles = Self { w: lines(), w_shoup: lines() };
         let w: &mut [u32] = bytemuck::cast_slice_mut(&mut twiddles.w);
+        w[0] = 1;
         for k in 0..log_n {
             // Entry 2^k has only bit k set, which reversed is bit log_n - 1 - k of the exponent; the entries
             // between it and the next power of two are products of it and an earlier one.
@@ -100,14 +110,20 @@ impl NttTable {
     /// # Errors
     /// [`NttError`] when the degree is out of range or `q` is not 1 modulo `2^(log_n + 1)`.
     pub fn new(q: Modulus, log_n: u32) -> Result<Self, NttError> {
+        let log_len = log_n.clamp(Self::MIN_LOG_N, Self::MAX_LOG_N);
+        Self::within(&TableMemory::new(1, log_len), q, log_n)
+    }
+
+    /// [`new`](Self::new) in memory for several tables of this degree, or a higher one.
+    pub(crate) fn within(memory: &TableMemory, q: Modulus, log_n: u32) -> Result<Self, NttError> {
         if !(Self::MIN_LOG_N..=Self::MAX_LOG_N).contains(&log_n) {
             return Err(NttError::Degree(log_n));
         }
         let no_root = NttError::NoRoot { q: q.value(), log_n };
         let root = primitive_root(&q, log_n).ok_or(no_root)?;
         let root_inverse = q.inv(root).ok_or(no_root)?;
-        let forward = Twiddles::new(&q, log_n, root);
-        let inverse = Twiddles::new(&q, log_n, root_inverse);
+        let forward = Twiddles::new(&q, log_n, root, memory);
+        let inverse = Twiddles::new(&q, log_n, root_inverse, memory);
         Ok(Self { q, log_n, forward, inverse })
     }
 
