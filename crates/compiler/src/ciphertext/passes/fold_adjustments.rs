@@ -77,7 +77,8 @@ fn fold_into_products(module: &mut Module, index: usize) {
         let Some(from) = function.type_of(x).placement() else { continue };
         let excess = from.scale.0 / params.scale(to).0;
         let fits = (MOST_EXCESS.recip()..=MOST_EXCESS).contains(&excess);
-        if fits && params.basis(to).is_subset(params.basis(from.level)) && scales.fold(node.result(), excess) {
+        if fits && params.basis(to).is_subset(params.basis(from.level)) && scales.fold(node.result(), excess)
+        {
             folded.push(at);
         }
     }
