@@ -1,5 +1,7 @@
 //! Sums of products.
 
+use std::marker::PhantomData;
+
 use cerium_ckks::dispatch;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::lanes::{Lanes, ModulusLanes};
@@ -19,8 +21,10 @@ pub const RUN_ALIGN: usize = UNROLLED * MOST_LANES;
 /// A stretch of a limb whose words come in runs of equal ones, as those of a plaintext of short period do.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs<'a> {
-    /// One word for each run, from the run in which the stretch begins.
-    words: &'a [u32],
+    /// One word for each run, from the run in which the stretch begins. Plain words may be an output of the sum.
+    words: *const u32,
+    count: usize,
+    limb: PhantomData<&'a [u32]>,
     /// Base-2 logarithm of the words of a run.
     log_run: u32,
     /// Words of the first run that stand before the stretch.
@@ -35,65 +39,79 @@ impl<'a> Runs<'a> {
     pub fn new(compact: &'a [u32], log_run: u32, offset: usize) -> Runs<'a> {
         let phase = offset & ((1 << log_run) - 1);
         assert!(phase.is_multiple_of(RUN_ALIGN), "a stretch begins at word {phase} of a run");
-        Runs { words: &compact[offset >> log_run..], log_run, phase }
+        let compact = &compact[offset >> log_run..];
+        Runs { words: compact.as_ptr(), count: compact.len(), limb: PhantomData, log_run, phase }
+    }
+
+    /// Runs of one word: `count` words.
+    pub fn words(words: *const u32, count: usize) -> Runs<'a> {
+        Runs { words, count, limb: PhantomData, log_run: 0, phase: 0 }
     }
 
     /// Words of the stretch.
     fn len(&self) -> usize {
-        (self.words.len() << self.log_run) - self.phase
-    }
-}
-
-impl<'a> From<&'a [u32]> for Runs<'a> {
-    /// Runs of one word.
-    fn from(words: &'a [u32]) -> Runs<'a> {
-        Runs { words, log_run: 0, phase: 0 }
+        (self.count << self.log_run) - self.phase
     }
 }
 
 /// A term of `OUTS` sums of products, which have the second factor in common. The second factor may be longer than the
 /// output.
-pub type Term<'a, const OUTS: usize> = ([&'a [u32]; OUTS], Runs<'a>);
+pub type Term<'a, const OUTS: usize> = ([*const u32; OUTS], Runs<'a>);
 
-/// `out = sum_i a_i * b_i * 2^-32 mod q` over the terms `(a_i, b_i)`: the plain sum of products if each term has one factor in
-/// Montgomery form. Zero for no terms. `added` are added.
+/// `out = sum_i a_i * b_i * 2^-32 mod q` over the terms `(a_i, b_i)`, for `len` words: the plain sum of products if each term has
+/// one factor in Montgomery form. Zero for no terms. `added` are added.
+///
+/// # Safety
+/// The output, first factors and what is added are valid for `len` words, and so are second factors that are plain words. Each of
+/// these either is the output or does not overlap it.
 ///
 /// # Panics
-/// When a factor is shorter than the output, or a first factor or what is added longer or shorter.
-pub fn dot(isa: Isa, q: &Modulus, [out]: [&mut [u32]; 1], terms: &[Term<'_, 1>], added: [&[&[u32]]; 1]) {
-    check(out.len(), terms, added);
-    let (whole, len) = (out.len() - out.len() % MOST_LANES, out.len());
-    let outs = [out.as_mut_ptr()];
-    dispatch!(isa, run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>], added: [&[&[u32]]; 1]));
+/// When a second factor is shorter.
+pub unsafe fn dot(
+    isa: Isa,
+    q: &Modulus,
+    outs: [*mut u32; 1],
+    len: usize,
+    terms: &[Term<'_, 1>],
+    added: [&[*const u32]; 1],
+) {
+    check(len, terms);
+    let whole = len - len % MOST_LANES;
+    dispatch!(
+        isa,
+        run_one(q: &Modulus, outs: [*mut u32; 1], whole: usize, terms: &[Term<'_, 1>], added: [&[*const u32]; 1])
+    );
     // SAFETY: a single word needs no features; the terms are as long as the output.
     unsafe { run_vectors::<u32, 1, 1>(q, outs, whole..len, terms, added) }
 }
 
 /// Two sums as in [`dot`], whose second factors are the same: each is read once.
 ///
+/// # Safety
+/// As for [`dot`], for both outputs, which do not overlap.
+///
 /// # Panics
-/// As for [`dot`], or when the outputs are not equally long.
-pub fn dot_pair(
+/// As for [`dot`].
+pub unsafe fn dot_pair(
     isa: Isa,
     q: &Modulus,
-    [a, b]: [&mut [u32]; 2],
+    outs: [*mut u32; 2],
+    len: usize,
     terms: &[Term<'_, 2>],
-    added: [&[&[u32]]; 2],
+    added: [&[*const u32]; 2],
 ) {
-    assert_eq!(a.len(), b.len(), "outputs are equally long");
-    check(a.len(), terms, added);
-    let (whole, len) = (a.len() - a.len() % MOST_LANES, a.len());
-    let outs = [a.as_mut_ptr(), b.as_mut_ptr()];
-    dispatch!(isa, run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>], added: [&[&[u32]]; 2]));
+    check(len, terms);
+    let whole = len - len % MOST_LANES;
+    dispatch!(
+        isa,
+        run_two(q: &Modulus, outs: [*mut u32; 2], whole: usize, terms: &[Term<'_, 2>], added: [&[*const u32]; 2])
+    );
     // SAFETY: a single word needs no features; the terms are as long as the outputs.
     unsafe { run_vectors::<u32, 1, 2>(q, outs, whole..len, terms, added) }
 }
 
-fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>], added: [&[&[u32]]; OUTS]) {
-    for (a, b) in terms {
-        assert!(a.iter().all(|a| a.len() == len) && b.len() >= len, "factors are as long as the output");
-    }
-    assert!(added.iter().copied().flatten().all(|added| added.len() == len), "what is added is as long");
+fn check<const OUTS: usize>(len: usize, terms: &[Term<'_, OUTS>]) {
+    assert!(terms.iter().all(|(_, b)| b.len() >= len), "second factors are as long as the output");
 }
 
 /// # Safety
@@ -104,7 +122,7 @@ unsafe fn run_one<V: Lanes>(
     outs: [*mut u32; 1],
     len: usize,
     terms: &[Term<'_, 1>],
-    added: [&[&[u32]]; 1],
+    added: [&[*const u32]; 1],
 ) {
     // SAFETY: forwarded to the caller.
     unsafe { run::<V, 1>(q, outs, len, terms, added) }
@@ -118,7 +136,7 @@ unsafe fn run_two<V: Lanes>(
     outs: [*mut u32; 2],
     len: usize,
     terms: &[Term<'_, 2>],
-    added: [&[&[u32]]; 2],
+    added: [&[*const u32]; 2],
 ) {
     // SAFETY: forwarded to the caller.
     unsafe { run::<V, 2>(q, outs, len, terms, added) }
@@ -134,7 +152,7 @@ unsafe fn run<V: Lanes, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     len: usize,
     terms: &[Term<'_, OUTS>],
-    added: [&[&[u32]]; OUTS],
+    added: [&[*const u32]; OUTS],
 ) {
     let unrolled = len - len % (UNROLLED * V::LANES);
     // SAFETY: forwarded to the caller.
@@ -147,7 +165,7 @@ unsafe fn run<V: Lanes, const OUTS: usize>(
 /// The sums for a range of words, `COUNT` vectors at a time.
 ///
 /// # Safety
-/// As for [`Lanes`]; outputs and factors reach to the end of the range, which is a whole number of times `COUNT` vectors and
+/// As for [`dot`] and [`Lanes`]; outputs and factors reach to the end of the range, which is a whole number of times `COUNT` vectors and
 /// begins at a multiple of a vector.
 #[inline(always)]
 unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
@@ -155,11 +173,12 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
     outs: [*mut u32; OUTS],
     range: std::ops::Range<usize>,
     terms: &[Term<'_, OUTS>],
-    added: [&[&[u32]]; OUTS],
+    added: [&[*const u32]; OUTS],
 ) {
     // SAFETY: forwarded to the caller.
     unsafe {
         let m = ModulusLanes::<V>::new(q);
+        // What an output may be is read before it is written, word by word.
         for i in range.step_by(COUNT * V::LANES) {
             let mut totals = [[V::splat(0); COUNT]; OUTS];
             for terms in terms.chunks(MOST_PRODUCTS) {
@@ -167,7 +186,7 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
                 for (a, b) in terms {
                     let b = load_runs::<V, COUNT>(b, i);
                     for (sums, a) in sums.iter_mut().zip(a) {
-                        let a = a.as_ptr().add(i);
+                        let a = a.add(i);
                         for (v, (sum, (b, b_odd))) in sums.iter_mut().zip(b).enumerate() {
                             let a = V::load(a.add(v * V::LANES));
                             *sum = V::wide_add(*sum, a.wide_mul(a.odd_lanes(), b, b_odd));
@@ -183,7 +202,7 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
             for (totals, added) in totals.iter_mut().zip(added) {
                 for added in added {
                     for (v, total) in totals.iter_mut().enumerate() {
-                        *total = m.add(*total, V::load(added.as_ptr().add(i + v * V::LANES)));
+                        *total = m.add(*total, V::load(added.add(i + v * V::LANES)));
                     }
                 }
             }
@@ -202,7 +221,7 @@ unsafe fn run_vectors<V: Lanes, const COUNT: usize, const OUTS: usize>(
 /// As for [`Lanes`]; the words are within the stretch, and `i` is a multiple of a vector.
 #[inline(always)]
 unsafe fn load_runs<V: Lanes, const COUNT: usize>(b: &Runs<'_>, i: usize) -> [(V, V); COUNT] {
-    let (words, at, run) = (b.words.as_ptr(), b.phase + i, 1 << b.log_run);
+    let (words, at, run) = (b.words, b.phase + i, 1 << b.log_run);
     // SAFETY: forwarded to the caller.
     unsafe {
         let mut out = [(V::splat(0), V::splat(0)); COUNT];

@@ -132,20 +132,31 @@ fn dots_agree(q: &Modulus, (offset, len): (usize, usize), terms: &[OwnedTerm]) {
     let sum = |a: &[u32], b: &[u32]| -> Vec<u32> { a.iter().zip(b).map(|(&a, &b)| q.add(a, b)).collect() };
     // To the first sum both are added, to the second nothing.
     let expected = [sum(&sum(&a, &a), &b), b.clone()];
-    let added: [&[&[u32]]; 2] = [&[&a, &b], &[]];
+    let added: [&[*const u32]; 2] = [&[a.as_ptr(), b.as_ptr()], &[]];
     let runs: Vec<Runs> = terms.iter().map(|(_, b, log_run)| Runs::new(b, *log_run, offset)).collect();
-    let limbs: Vec<[&[u32]; 2]> = terms.iter().map(|([a, b], ..)| [&a[..], &b[..]]).collect();
+    let limbs: Vec<[*const u32; 2]> = terms.iter().map(|([a, b], ..)| [a.as_ptr(), b.as_ptr()]).collect();
     let one: Vec<Term<1>> = limbs.iter().zip(&runs).map(|(&[a, _], &b)| ([a], b)).collect();
     let two: Vec<Term<2>> = limbs.iter().copied().zip(runs.iter().copied()).collect();
     for isa in Isa::available() {
         let what = format!("{isa}, {len} words from {offset}, {} terms modulo {}", terms.len(), q.value());
         let mut out = vec![u32::MAX; len];
-        dot(isa, q, [&mut out], &one, [added[0]]);
+        // SAFETY: all are as long as the outputs.
+        unsafe { dot(isa, q, [out.as_mut_ptr()], len, &one, [added[0]]) };
         assert!(out == expected[0], "{what}");
         let mut outs = [vec![u32::MAX; len], vec![u32::MAX; len]];
-        let [a, b] = &mut outs;
-        dot_pair(isa, q, [a, b], &two, added);
+        let pointers = outs.each_mut().map(|out| out.as_mut_ptr());
+        // SAFETY: as above.
+        unsafe { dot_pair(isa, q, pointers, len, &two, added) };
         assert!(outs == expected, "{what}, two sums");
+        // The first output is what is added to it, the second a first factor of it.
+        let Some((first, rest)) = two.split_first() else { continue };
+        let mut outs = [a.clone(), terms[0].0[1][..len].to_vec()];
+        let pointers = outs.each_mut().map(|out| out.as_mut_ptr());
+        let first = ([first.0[0], pointers[1].cast_const()], first.1);
+        let over: Vec<Term<2>> = std::iter::once(first).chain(rest.iter().copied()).collect();
+        // SAFETY: as above.
+        unsafe { dot_pair(isa, q, pointers, len, &over, [&[pointers[0].cast_const(), added[0][1]], &[]]) };
+        assert!(outs == expected, "{what}, over operands");
     }
 }
 

@@ -424,13 +424,12 @@ impl<'a> Emission<'a> {
         reads
     }
 
-    /// Whether a result may be stored when it is computed, by step `at`: nothing that it overwrites is read by this step or
-    /// later. All of it is overwritten by a sweep.
+    /// Whether a result may be stored when it is computed, by step `at`: nothing that it overwrites is read later. By this step
+    /// only a sum may read it, whose kernels read a word before they write it.
     fn direct(&self, store: usize, at: usize) -> bool {
         let compilation = self.compilation;
-        if self.sweeping {
-            return compilation.overwrites[store].is_empty();
-        }
+        let sum = matches!(compilation.instruction(compilation.results[store]), Instruction::Dot(_));
+        let end = if sum { at + 1 } else { at };
         compilation.overwrites[store].iter().all(|&overwritten| {
             let of = |instruction: &Instruction| match instruction {
                 Instruction::Load(load) => overwritten == Source::Load(*load),
@@ -441,7 +440,7 @@ impl<'a> Emission<'a> {
             // What is overwritten is read in the first view only.
             registers
                 .map(|(register, _)| (register, 0))
-                .all(|value: Value| self.last_use.get(&value).is_none_or(|&last| last < at))
+                .all(|value: Value| self.last_use.get(&value).is_none_or(|&last| last < end))
         })
     }
 

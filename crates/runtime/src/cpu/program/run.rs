@@ -130,42 +130,27 @@ struct Tiles<'a> {
 
 impl Tiles<'_> {
     /// # Safety
-    /// As for [`TileProgram::run`]; the targets are not among the action's sources.
+    /// As for [`TileProgram::run`]; only those of sums and of two operations may be among the action's sources.
     unsafe fn apply(&self, operation: &Operation) {
         let Operation { target, view, ref action } = *operation;
         let (isa, q) = (self.block.isa, self.block.q);
-        if let Action::Two(two, a, b, c) = *action {
-            // SAFETY: passed on from the caller; a source is either the target or apart from it.
-            return unsafe { self.apply_two(two, target, [a, b], c, view) };
+        // SAFETY: passed on from the caller; a source of these is one of their targets or apart from them.
+        unsafe {
+            match action {
+                &Action::Two(two, a, b, c) => return self.apply_two(two, target, [a, b], c, view),
+                Action::Dot(terms, addends) => return self.dot([target], terms, [addends], view),
+                Action::DotPair(other, terms, [own, others]) => {
+                    return self.dot_pair([target, *other], terms, [own, others], view);
+                }
+                _ => {}
+            }
         }
         // SAFETY: no source of this operation overlaps the target.
         let out = unsafe { self.write(target) };
         // SAFETY: sources were written by earlier operations or are loads; nothing writes them in this operation.
         let at = |source: &Source| unsafe { self.read(*source, view) };
-        // SAFETY: as above.
-        let factor = |factor: &Factor| unsafe { self.factor(*factor, view) };
-        let added = |addends: &[Source]| {
-            let mut added = [&[][..]; MOST_ADDENDS];
-            added.iter_mut().zip(addends).for_each(|(added, source)| *added = at(source));
-            added
-        };
         let scalar = |c: &u16| self.block.scalars[usize::from(*c)];
         match action {
-            Action::Dot(terms, addends) => {
-                let term = |(a, b): &(Source, Factor)| ([at(a)], factor(b));
-                let added = added(addends);
-                with_terms(terms, term, |terms| {
-                    kernels::dot(isa, q, [out], terms, [&added[..addends.len()]])
-                });
-            }
-            Action::DotPair(other, terms, [own, others]) => {
-                // SAFETY: as for the first target, which is another.
-                let other = unsafe { self.write(*other) };
-                let term = |([a, b], c): &([Source; 2], Factor)| ([at(a), at(b)], factor(c));
-                let (a, b) = (added(own), added(others));
-                let added = [&a[..own.len()], &b[..others.len()]];
-                with_terms(terms, term, |terms| kernels::dot_pair(isa, q, [out, other], terms, added));
-            }
             Action::Expand(load) => {
                 // SAFETY: the program was compiled for a compact load.
                 let (compact, log_run) = unsafe { self.compact(*load) };
@@ -184,8 +169,62 @@ impl Tiles<'_> {
             Action::MontMul(a, b) => kernels::mont_mul(isa, q, out, at(a), at(b)),
             Action::MulScalar(a, c) => kernels::mul_scalar(isa, q, out, at(a), scalar(c)),
             Action::AddScalar(a, c) => kernels::add_scalar(isa, q, out, at(a), scalar(c).w),
-            Action::Two(..) => unreachable!("done above"),
+            Action::Two(..) | Action::Dot(..) | Action::DotPair(..) => unreachable!("done above"),
         }
+    }
+
+    /// # Safety
+    /// As for [`TileProgram::run`]; the target may be one of the sources, and overlaps none otherwise.
+    unsafe fn dot(
+        &self,
+        targets: [Target; 1],
+        terms: &[(Source, Factor)],
+        addends: [&[Source]; 1],
+        view: ViewId,
+    ) {
+        let (isa, q) = (self.block.isa, self.block.q);
+        // SAFETY: the slices are gone when the words are used through pointers, which are valid as the caller says.
+        unsafe {
+            let outs = targets.map(|target| self.write(target).as_mut_ptr());
+            let term = |&(a, b): &(Source, Factor)| ([self.read(a, view).as_ptr()], self.factor(b, view));
+            let added = addends.map(|addends| self.addends(addends, view));
+            with_terms(terms, term, |terms| {
+                kernels::dot(isa, q, outs, self.len, terms, [&added[0][..addends[0].len()]]);
+            });
+        }
+    }
+
+    /// # Safety
+    /// As for [`Tiles::dot`], for both targets.
+    unsafe fn dot_pair(
+        &self,
+        targets: [Target; 2],
+        terms: &[([Source; 2], Factor)],
+        addends: [&[Source]; 2],
+        view: ViewId,
+    ) {
+        let (isa, q) = (self.block.isa, self.block.q);
+        // SAFETY: as in `dot`.
+        unsafe {
+            let outs = targets.map(|target| self.write(target).as_mut_ptr());
+            let term = |&(a, b): &([Source; 2], Factor)| {
+                (a.map(|a| self.read(a, view).as_ptr()), self.factor(b, view))
+            };
+            let added = addends.map(|addends| self.addends(addends, view));
+            let added = [&added[0][..addends[0].len()], &added[1][..addends[1].len()]];
+            with_terms(terms, term, |terms| kernels::dot_pair(isa, q, outs, self.len, terms, added));
+        }
+    }
+
+    /// # Safety
+    /// As for [`Tiles::read`].
+    unsafe fn addends(&self, addends: &[Source], view: ViewId) -> [*const u32; MOST_ADDENDS] {
+        let mut added = [std::ptr::null(); MOST_ADDENDS];
+        for (added, &source) in added.iter_mut().zip(addends) {
+            // SAFETY: passed on from the caller.
+            *added = unsafe { self.read(source, view).as_ptr() };
+        }
+        added
     }
 
     /// # Safety
@@ -280,7 +319,7 @@ impl Tiles<'_> {
     unsafe fn factor(&self, factor: Factor, view: ViewId) -> Runs<'_> {
         match factor {
             // SAFETY: passed on from the caller.
-            Factor::Words(source) => Runs::from(unsafe { self.read(source, view) }),
+            Factor::Words(source) => Runs::words(unsafe { self.read(source, view).as_ptr() }, self.len),
             Factor::Runs(load) => {
                 // SAFETY: passed on from the caller.
                 let (compact, log_run) = unsafe { self.compact(load) };
@@ -296,7 +335,7 @@ fn with_terms<'a, T, const OUTS: usize>(
     term: impl Fn(&T) -> Term<'a, OUTS>,
     compute: impl FnOnce(&[Term<'a, OUTS>]),
 ) {
-    let mut few = [([&[][..]; OUTS], Runs::from(&[][..])); FEW];
+    let mut few = [([std::ptr::null(); OUTS], Runs::words(std::ptr::null(), 0)); FEW];
     if terms.len() <= FEW {
         few.iter_mut().zip(terms).for_each(|(slot, own)| *slot = term(own));
         compute(&few[..terms.len()]);

@@ -74,12 +74,18 @@ fn products_with_keys_are_swept() {
     assert!(
         program.operations.iter().any(|o| matches!(o.action, Action::Add(Source::Swept(_), Source::Load(6))))
     );
-    // Not over what is still read, and not where only parts of limbs are there.
+    // Over what only the sweep reads, not over what is read later.
+    let over = [vec![], vec![], vec![Source::Load(6)], vec![]];
+    let program = TileProgram::compile(&Compilation { overwrites: &over[..3], ..compilation });
+    assert_eq!((program.sweeps.len(), program.scratch_limbs), (1, 1));
     let program = TileProgram::compile(&Compilation {
-        overwrites: &[vec![], vec![], vec![Source::Load(6)]],
+        instructions: &instructions,
+        results: &results,
+        overwrites: &over,
         ..compilation
     });
     assert_eq!((program.sweeps.len(), program.scratch_limbs), (1, 2));
+    // And not where only parts of limbs are there.
     let program = TileProgram::compile(&Compilation { whole: false, ..compilation });
     assert!(!program.sweeps() && program.scratch_limbs == 0 && program.operations.len() > 3);
 }
