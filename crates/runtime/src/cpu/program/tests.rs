@@ -78,8 +78,9 @@ fn products_with_keys_are_swept() {
     let over = [vec![], vec![], vec![Source::Load(6)], vec![]];
     let program = TileProgram::compile(&Compilation { overwrites: &over[..3], ..compilation });
     assert_eq!((program.sweeps.len(), program.scratch_limbs), (1, 1));
+    let later = compilation.instructions.iter().cloned().chain([MulScalar(5, 0)]).collect::<Vec<_>>();
     let program = TileProgram::compile(&Compilation {
-        instructions: &instructions,
+        instructions: &later,
         results: &results,
         overwrites: &over,
         ..compilation
