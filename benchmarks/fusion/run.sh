@@ -5,7 +5,7 @@
 #
 # THREADS is 1 unless told otherwise; BEFORE is the commit to compare with, by default the last one whose kernels were single
 # operations on limbs and chains of elementwise ones. Writes benchmarks/runs/<date>-<machine>/fusion-<threads>.json and prints it:
-# times of full-slot boot-40 bootstraps, and how many times faster the present commit is. Needs 7 GB of memory.
+# times of full-slot boot-40 bootstraps, and how many times faster the present commit is. Needs 8 GB of memory.
 set -euo pipefail
 threads=${1:-1}
 before=${2:-9b89cc9}
