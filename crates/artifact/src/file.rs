@@ -33,7 +33,7 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;

@@ -78,19 +78,29 @@ pub struct StageId(pub u16);
 /// (in an output).
 pub const NO_ELEMENT: u32 = u32::MAX;
 
-/// A program input or output: a tensor and the ciphertexts that hold it.
+/// A program input or output: one tensor, or a batch of tensors of one shape, and the ciphertexts that hold them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Port {
     /// Name, for example `image`.
     pub name: String,
-    /// Shape of the tensor in the clear, for example `[1, 28, 28]`.
+    /// Shape of a tensor in the clear, for example `[1, 28, 28]`.
     pub shape: Vec<u32>,
+    /// Number of tensors that lie in the ciphertexts side by side; at least 1. Slot tables count through the elements of
+    /// all of them, tensor by tensor.
+    pub batch: u32,
     /// The ciphertexts, in order of the entry's arguments (results).
     pub ciphertexts: Vec<PackedCiphertext>,
 }
 
-/// One ciphertext of a port. Input: `slot[i] = factor * tensor[gather[i % period]]`.
-/// Output: `tensor[gather[i]] = factor * slot[i]` for every entry that is not [`NO_ELEMENT`].
+impl Port {
+    /// Number of elements of one tensor.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().map(|&extent| extent as usize).product()
+    }
+}
+
+/// One ciphertext of a port. Input: `slot[i] = factor * elements[gather[i % period]]`.
+/// Output: `elements[gather[i]] = factor * slot[i]` for every entry that is not [`NO_ELEMENT`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PackedCiphertext {
     /// Level at which it enters or leaves.

@@ -1,5 +1,6 @@
-//! One input of a program from a file: a picture, an element of a data set, or numbers.
+//! Inputs of a program from files: a picture, elements of a data set, or numbers.
 
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -13,17 +14,23 @@ use crate::files;
 
 /// What `--input` accepts.
 pub(crate) const FORMS: &str = "a picture (digit.png), an element of a data set (images-idx3-ubyte:17, folder:17, \
-    batch.bin:17, data.safetensors:17), a tensor (x.safetensors), or numbers (x.json, x.csv)";
+    batch.bin:17, data.safetensors:17) or several of them (folder:0..8), a tensor (x.safetensors), or numbers (x.json, x.csv)";
 
-/// Reads the values of one input, row by row.
-pub(crate) fn read(source: &str) -> Result<Vec<f32>> {
-    if let Some((path, index)) = split_index(source) {
-        let data = Dataset::open(Path::new(path))?;
-        if index >= data.len() {
-            bail!("{path} has {} inputs, counted from 0; there is no {index}", data.len());
-        }
-        return Ok(data.input(index).to_vec());
+/// Reads the values of an input, or of each of a range of a data set, row by row.
+pub(crate) fn read(source: &str) -> Result<Vec<Vec<f32>>> {
+    let Some((path, range)) = split_range(source) else { return Ok(vec![read_one(source)?]) };
+    let data = Dataset::open(Path::new(path))?;
+    if range.is_empty() {
+        bail!("{source} names no input; folder:0..8 are the first eight of a data set");
     }
+    if range.end > data.len() {
+        bail!("{path} has {} inputs, counted from 0; there is no {}", data.len(), range.end - 1);
+    }
+    Ok(range.map(|index| data.input(index).to_vec()).collect())
+}
+
+/// The values of a file with one input.
+fn read_one(source: &str) -> Result<Vec<f32>> {
     let path = Path::new(source);
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
     match extension.to_ascii_lowercase().as_str() {
@@ -44,10 +51,17 @@ pub(crate) fn read(source: &str) -> Result<Vec<f32>> {
     }
 }
 
-/// `path:17` as path and index.
-fn split_index(source: &str) -> Option<(&str, usize)> {
-    let (path, index) = source.rsplit_once(':')?;
-    Some((path, index.parse().ok()?))
+/// `path:17` or `path:0..8` as path and indices.
+fn split_range(source: &str) -> Option<(&str, Range<usize>)> {
+    let (path, indices) = source.rsplit_once(':')?;
+    let range = match indices.split_once("..") {
+        Some((first, end)) => first.parse().ok()?..end.parse().ok()?,
+        None => {
+            let index: usize = indices.parse().ok()?;
+            index..index.checked_add(1)?
+        }
+    };
+    Some((path, range))
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
@@ -102,7 +116,10 @@ mod tests {
         flatten(&serde_json::json!([[1, 2.5], [-3]]), &mut values).unwrap();
         assert_eq!(values, [1.0, 2.5, -3.0]);
         assert!(flatten(&serde_json::json!(["x"]), &mut values).is_err());
-        assert_eq!(split_index("a/b:17"), Some(("a/b", 17)));
-        assert_eq!(split_index("C:\\x.png"), None);
+        assert_eq!(split_range("a/b:17"), Some(("a/b", 17..18)));
+        assert_eq!(split_range("a/b:2..10"), Some(("a/b", 2..10)));
+        for one in ["C:\\x.png", "a..b", "a:2..x", "a:18446744073709551615"] {
+            assert_eq!(split_range(one), None);
+        }
     }
 }

@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use cerium_artifact::{Artifact, NO_ELEMENT};
+use cerium_artifact::Artifact;
 use cerium_ckks::params::Params;
-use cerium_compiler::ciphertext::Slots;
 use cerium_compiler::ciphertext::passes::PlaceError;
-use cerium_compiler::dsl::Packing;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::{CompileError, CompileOptions, compile};
 use cerium_models::approximation::ApproximationOptions;
@@ -16,11 +14,11 @@ use cerium_models::data::Dataset;
 use cerium_models::graph::Graph;
 use cerium_models::import;
 use cerium_models::lower::Plan;
-use cerium_models::packing::PackingError;
+use cerium_models::packing::Batch;
 
 use crate::files;
 
-/// Samples from which the noise estimate takes magnitudes.
+/// Runs from which the noise estimate takes magnitudes, each of a batch of samples.
 const NOISE_SAMPLES: usize = 4;
 
 /// A network as imported, with the file it came from.
@@ -101,12 +99,13 @@ pub(crate) struct Compiled<'a> {
     pub(crate) trace: Trace,
 }
 
-/// Compiles a network under the first parameter set of `choice` that has room and levels for it, with keys that take at
-/// most `key_memory` bytes.
+/// Compiles a network for a batch of inputs under the first parameter set of `choice` that has room and levels for it, with
+/// keys that take at most `key_memory` bytes.
 pub(crate) fn compile_network<'a>(
     network: &'a Network,
     samples: &[&[f32]],
     choice: &Choice,
+    batch: Batch,
     options: &ApproximationOptions,
     key_memory: Option<u64>,
     dump: &[String],
@@ -114,19 +113,20 @@ pub(crate) fn compile_network<'a>(
     let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
     let mut refusal = None;
     for params in choice.candidates()? {
-        let plan = match Plan::new(&network.graph, &calibration, params.slots(), options) {
+        let plan = match Plan::new(&network.graph, &calibration, params.slots(), batch, options) {
             Ok(plan) => plan,
-            Err(error @ PackingError::TooLarge { .. }) => {
+            // A larger ring may have the room.
+            Err(error) => {
                 refusal = Some(anyhow::Error::new(error));
                 continue;
             }
         };
         let source = plan.program(&network.name, &params);
-        let slots = |sample: &&[f32]| {
+        let slots = |samples: &[&[f32]]| {
             let packings = source.inputs.iter().flat_map(|port| &port.packings);
-            packings.map(|packing| pack(packing, sample, &params)).collect()
+            packings.map(|packing| packing.slots(samples, params.slots())).collect()
         };
-        let samples = samples.iter().take(NOISE_SAMPLES).map(slots).collect();
+        let samples = samples.chunks(batch.pictures()).take(NOISE_SAMPLES).map(slots).collect();
         let mut trace = Trace { dump: dump.to_vec(), ..Trace::default() };
         let compile_options = CompileOptions { samples, key_memory, ..CompileOptions::default() };
         match compile(&source, &compile_options, &mut trace) {
@@ -150,24 +150,16 @@ pub(crate) fn plan_network<'a>(
     network: &'a Network,
     samples: &[&[f32]],
     choice: &Choice,
+    batch: Batch,
     options: &ApproximationOptions,
 ) -> Result<(Params, Plan<'a>)> {
     let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
     let mut refusal = None;
     for params in choice.candidates()? {
-        match Plan::new(&network.graph, &calibration, params.slots(), options) {
+        match Plan::new(&network.graph, &calibration, params.slots(), batch, options) {
             Ok(plan) => return Ok((params, plan)),
             Err(error) => refusal = Some(error),
         }
     }
     Err(refusal.context("there is no parameter set to try")?.into())
-}
-
-/// All slots of an input.
-pub(crate) fn pack(packing: &Packing, values: &[f32], params: &Params) -> Slots {
-    let slot = |&element: &u32| match element {
-        NO_ELEMENT => 0.0.into(),
-        element => (packing.factor * f64::from(values[element as usize])).into(),
-    };
-    packing.gather.iter().cycle().take(params.slots()).map(slot).collect()
 }

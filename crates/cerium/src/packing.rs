@@ -7,29 +7,49 @@ use num_complex::Complex64;
 /// A decryption whose slots are this many times farther from what they should be than predicted is none.
 const ALIEN: f64 = 1e4;
 
-/// The slots of each ciphertext of an input: one period, `factor * values[gather[i]]`.
+/// The slots of each ciphertext of a batch of inputs: one period, `factor * elements[gather[i]]`. Where there are fewer inputs
+/// than the program takes at once, they are repeated in turn: what else lies beside them must not leave the range of any
+/// polynomial, or it would drown them.
 ///
 /// # Errors
-/// Another number of values than the shape has, and values that are not finite.
-pub(crate) fn pack(artifact: &Artifact, port: &Port, values: &[f32]) -> Result<Vec<Vec<f64>>> {
-    let wanted: u64 = port.shape.iter().map(|&extent| u64::from(extent)).product();
-    if values.len() as u64 != wanted {
+/// More inputs than the program takes, another number of values than the shape has, and values that are not finite.
+///
+/// # Panics
+/// If there are no inputs.
+pub(crate) fn pack(artifact: &Artifact, port: &Port, inputs: &[&[f32]]) -> Result<Vec<Vec<f64>>> {
+    if inputs.len() > port.batch as usize {
         bail!(
-            "the input has {} values, but `{}` of program `{}` has shape {:?}, which is {wanted} values",
-            values.len(),
-            port.name,
+            "there are {} inputs, but program `{}` takes {} at a time; encrypt the others by themselves, or compile the \
+             model with a larger `--batch`",
+            inputs.len(),
             artifact.name,
-            port.shape
+            port.batch
         );
     }
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        bail!("value {index} of the input is {}; inputs must be finite numbers", values[index]);
+    let wanted = port.elements();
+    for (index, values) in inputs.iter().enumerate() {
+        let input = if inputs.len() == 1 { "the input".into() } else { format!("input {index}") };
+        if values.len() != wanted {
+            bail!(
+                "{input} has {} values, but `{}` of program `{}` has shape {:?}, which is {wanted} values",
+                values.len(),
+                port.name,
+                artifact.name,
+                port.shape
+            );
+        }
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            bail!("value {index} of {input} is {}; inputs must be finite numbers", values[index]);
+        }
     }
     let slots = port.ciphertexts.iter().map(|packed| {
         let gather = &artifact.gathers[packed.gather.0 as usize];
-        let slot = |&element: &u32| match element {
-            NO_ELEMENT => 0.0,
-            element => packed.factor * f64::from(values[element as usize]),
+        let slot = |&element: &u32| match element as usize {
+            _ if element == NO_ELEMENT => 0.0,
+            element => {
+                let values = inputs[element / wanted % inputs.len()];
+                packed.factor * f64::from(values[element % wanted])
+            }
         };
         gather.iter().map(slot).collect()
     });
@@ -42,7 +62,7 @@ pub(crate) fn excess(slots: &[Vec<f64>]) -> f64 {
     slots.iter().flatten().fold(0.0, |most, slot| slot.abs().max(most))
 }
 
-/// The tensor of an output, from the slots of its ciphertexts; `noise` is the deviation of what was added to the slots
+/// The tensors of an output, one for each of the batch, from the slots of its ciphertexts; `noise` is the deviation of what was added to the slots
 /// on purpose.
 ///
 /// # Errors
@@ -53,9 +73,9 @@ pub(crate) fn unpack(
     port: &Port,
     slots: &[Vec<Complex64>],
     noise: f64,
-) -> Result<Vec<f64>> {
-    let elements: usize = port.shape.iter().map(|&extent| extent as usize).product();
-    let mut values = vec![0.0; elements];
+) -> Result<Vec<Vec<f64>>> {
+    let elements = port.elements();
+    let mut values = vec![0.0; elements * port.batch as usize];
     for (packed, slots) in port.ciphertexts.iter().zip(slots) {
         let stray = (slots.iter().map(|slot| slot.im * slot.im).sum::<f64>() / slots.len() as f64).sqrt();
         let expected = packed.error.max(1e-12) / packed.factor.abs() + noise;
@@ -72,7 +92,7 @@ pub(crate) fn unpack(
             }
         }
     }
-    Ok(values)
+    Ok(values.chunks_exact(elements).map(<[f64]>::to_vec).collect())
 }
 
 /// Index of the largest value.

@@ -29,7 +29,7 @@ use cerium_ckks::encoding::dft::DftFactor;
 use cerium_ckks::params::Params;
 use num_complex::Complex64;
 
-use crate::ciphertext::{BootstrapKind, Builder, Context, Data, Module, Op, Steps, Type};
+use crate::ciphertext::{BootstrapKind, Builder, Context, Data, Module, Op, Slots, Steps, Type};
 use crate::ir::{IrError, Number, Symbol, ValueId};
 
 /// A program as written: an unplaced module of the ciphertext level with its ports.
@@ -64,7 +64,7 @@ impl SourceProgram {
     }
 }
 
-/// An input or output of a program: a tensor packed in ciphertexts.
+/// An input or output of a program: a tensor, or a batch of them, packed in ciphertexts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourcePort {
     /// Name of the tensor.
@@ -78,18 +78,22 @@ impl SourcePort {
         packings.iter().for_each(|packing| check_period(packing.gather.len(), slots));
         let first = packings.first().expect("a port has at least one ciphertext");
         assert!(
-            packings.iter().all(|packing| packing.shape == first.shape),
+            packings.iter().all(|packing| (&packing.shape, packing.batch) == (&first.shape, first.batch)),
             "the parts of {name} are of one tensor"
         );
+        assert!(first.batch > 0, "{name} has no tensor");
         SourcePort { name: name.into(), packings }
     }
 }
 
-/// How a tensor lies in the slots of one of its ciphertexts: `slot[i] = factor * tensor[gather[i % period]]`.
+/// How a tensor, or each of a batch of tensors, lies in the slots of one of its ciphertexts:
+/// `slot[i] = factor * elements[gather[i % period]]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Packing {
-    /// Shape of the tensor.
+    /// Shape of a tensor.
     pub shape: Vec<u32>,
+    /// Number of tensors of this shape; at least 1. Their elements are counted through, tensor by tensor.
+    pub batch: u32,
     /// Element of each slot over one period (a power of two), or [`NO_ELEMENT`].
     pub gather: Vec<u32>,
     /// For an input, the factor from elements to slots; for an output, from slots to elements.
@@ -103,7 +107,23 @@ impl Packing {
     pub fn dense(len: usize) -> Packing {
         let period = len.next_power_of_two();
         let gather = (0..period).map(|i| if i < len { i as u32 } else { NO_ELEMENT }).collect();
-        Packing { shape: vec![len as u32], gather, factor: 1.0, bound: 1.0 }
+        Packing { shape: vec![len as u32], batch: 1, gather, factor: 1.0, bound: 1.0 }
+    }
+
+    /// All `slots` of a ciphertext that holds these tensors; where there are fewer than the batch, they are repeated in turn.
+    ///
+    /// # Panics
+    /// If there is none, or one is shorter than the shape says.
+    pub fn slots(&self, tensors: &[&[f32]], slots: usize) -> Slots {
+        let elements: usize = self.shape.iter().map(|&extent| extent as usize).product();
+        let slot = |&element: &u32| match element as usize {
+            _ if element == NO_ELEMENT => Complex64::ZERO,
+            element => {
+                let tensor = tensors[element / elements % tensors.len()];
+                (self.factor * f64::from(tensor[element % elements])).into()
+            }
+        };
+        self.gather.iter().cycle().take(slots).map(slot).collect()
     }
 }
 

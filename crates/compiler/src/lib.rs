@@ -171,6 +171,7 @@ pub fn compile(
         let port = |port: &SourcePort| Port {
             name: port.name.clone(),
             shape: port.packings[0].shape.clone(),
+            batch: port.packings[0].batch,
             ciphertexts: port.packings.iter().map(&mut pack).collect(),
         };
         sources.iter().map(port).collect::<Vec<_>>()

@@ -13,7 +13,7 @@ use crate::approximation::{Approximation, ApproximationOptions};
 use crate::calibrate::Calibration;
 use crate::graph::{Graph, NodeId, Op};
 use crate::linear::Linear;
-use crate::packing::{self, Cost, Layout, PackingError, Transform, shortest};
+use crate::packing::{self, Batch, Cost, Layout, PackingError, Transform};
 use crate::scales::{self, Scale};
 use cerium_artifact::NO_ELEMENT;
 use cerium_ckks::params::Params;
@@ -24,6 +24,7 @@ use std::fmt;
 #[derive(Clone, Debug)]
 pub struct Plan<'a> {
     graph: &'a Graph,
+    batch: Batch,
     steps: Vec<Step>,
 }
 
@@ -32,7 +33,7 @@ pub struct Plan<'a> {
 pub struct Step {
     /// Units of its value.
     pub scale: Scale,
-    /// Where its elements lie.
+    /// Where its elements lie, for each picture of the batch.
     pub layout: Layout,
     /// What computes it.
     pub realization: Realization,
@@ -54,18 +55,20 @@ pub enum Realization {
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a network for ciphertexts of `slots` slots, with ranges from a calibration of the same graph.
+    /// Plans a network for ciphertexts of `slots` slots that hold a batch of pictures, with ranges from a calibration of the
+    /// same graph.
     ///
     /// # Errors
-    /// If a value does not fit into one ciphertext.
+    /// If a value of all pictures does not fit into one ciphertext.
     pub fn new(
         graph: &'a Graph,
         calibration: &Calibration,
         slots: usize,
+        batch: Batch,
         options: &ApproximationOptions,
     ) -> Result<Self, PackingError> {
         let scales = scales::choose(graph, calibration, options.margin);
-        let layouts = packing::choose(graph, slots)?;
+        let layouts = packing::choose(graph, slots, batch)?;
         let steps = graph.nodes().zip(scales.iter().zip(&layouts)).map(|((id, node), (scale, layout))| {
             let realization = match &node.op {
                 Op::Input => Realization::Input,
@@ -87,7 +90,7 @@ impl<'a> Plan<'a> {
             };
             Step { scale: scale.clone(), layout: layout.clone(), realization }
         });
-        Ok(Self { graph, steps: steps.collect() })
+        Ok(Self { graph, batch, steps: steps.collect() })
     }
 
     /// The network.
@@ -95,12 +98,17 @@ impl<'a> Plan<'a> {
         self.graph
     }
 
+    /// The pictures of a ciphertext.
+    pub fn batch(&self) -> Batch {
+        self.batch
+    }
+
     /// What is decided about a node.
     pub fn step(&self, id: NodeId) -> &Step {
         &self.steps[id.index()]
     }
 
-    /// The program: the network's input to its output.
+    /// The program: the network's input to its output, of every picture of the batch.
     ///
     /// # Panics
     /// If `params` has fewer slots than the plan was made for.
@@ -122,7 +130,7 @@ impl<'a> Plan<'a> {
                 program.stage(&node.name);
             }
             let value = match &self.step(id).realization {
-                Realization::Input => program.input(&node.name, self.packing(id, |scale| scale.recip())),
+                Realization::Input => program.input(&node.name, self.input(id)),
                 Realization::Linear(_) => self.linear(&program, id, operand(0)),
                 Realization::Polynomial(approximation) => {
                     // Homogeneous: the polynomial is in units of the range on both sides.
@@ -140,7 +148,7 @@ impl<'a> Plan<'a> {
         }
         for (id, _) in self.graph.nodes().filter(|(id, _)| is_output(*id)) {
             let name = if id == self.graph.output() { self.graph[id].name.clone() } else { id.to_string() };
-            program.output(&name, self.packing(id, |scale| scale), &values[id.index()]);
+            program.output(&name, self.output(id), &values[id.index()]);
         }
         program.finish()
     }
@@ -148,7 +156,7 @@ impl<'a> Plan<'a> {
     fn linear(&self, program: &Program, id: NodeId, x: &Ct) -> Ct {
         let linear = Linear::of(self.graph, id).expect("planned as a linear layer");
         let (from, to) = (self.step(linear.input()), self.step(id));
-        let transform = Transform::new(&linear, &from.layout, &to.layout);
+        let transform = Transform::new(&linear, &from.layout, &to.layout).spread(self.batch);
         let name = linear.name();
         let weights = program.tensor(name, linear.weights(&from.scale, &to.scale));
         let diagonals: Vec<_> = transform
@@ -163,19 +171,34 @@ impl<'a> Plan<'a> {
         let Some(bias) = linear.bias(&to.scale) else { return y };
         let plane = linear.outputs() / bias.len();
         let channel = |&element: &u32| if element == NO_ELEMENT { element } else { element / plane as u32 };
-        let table = shortest(to.layout.elements().iter().map(channel).collect());
+        let channels: Vec<u32> = to.layout.elements().iter().map(channel).collect();
+        let table = self.batch.spread(&channels);
         let bias = program.tensor(&format!("{name} bias"), bias);
         y.add_weight(&program.weight(bias, &table, 1.0))
     }
 
-    /// The packing of a node's value as an input or output; `factor` turns its scale into the port's factor.
-    fn packing(&self, id: NodeId, factor: impl Fn(f64) -> f64) -> Packing {
-        let step = self.step(id);
+    /// The packing of the network's input.
+    fn input(&self, id: NodeId) -> Packing {
+        let (step, node) = (self.step(id), &self.graph[id]);
+        let gather = self.batch.input(step.layout.elements(), node.elements());
+        self.port(id, gather, f64::recip)
+    }
+
+    /// The packing of a node's value as an output.
+    fn output(&self, id: NodeId) -> Packing {
+        let (step, node) = (self.step(id), &self.graph[id]);
+        let gather = self.batch.output(step.layout.elements(), node.elements());
+        self.port(id, gather, |scale| scale)
+    }
+
+    /// A node's value as an input or output; `factor` turns its scale into the port's factor.
+    fn port(&self, id: NodeId, gather: Vec<u32>, factor: impl Fn(f64) -> f64) -> Packing {
         Packing {
             shape: self.graph[id].shape.iter().map(|&extent| extent as u32).collect(),
-            gather: step.layout.elements().to_vec(),
+            batch: self.batch.pictures() as u32,
+            gather,
             // Ports have one scale for all elements; probes of other values apply theirs when they are read.
-            factor: factor(step.scale.uniform().unwrap_or(1.0)),
+            factor: factor(self.step(id).scale.uniform().unwrap_or(1.0)),
             bound: 1.0,
         }
     }

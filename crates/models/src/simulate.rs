@@ -8,7 +8,6 @@ use crate::lower::Plan;
 use crate::reference::{self, InputError};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{Interpreter, Slots};
-use cerium_compiler::dsl::Packing;
 use rayon::prelude::*;
 
 /// What a layer may lose before it is reported.
@@ -122,7 +121,7 @@ impl Sums {
     }
 }
 
-/// Runs original and program on every input.
+/// Runs original and program on every input, as many at once as the plan's batch.
 pub fn simulate(
     plan: &Plan<'_>,
     params: &Params,
@@ -133,17 +132,28 @@ pub fn simulate(
     let program = plan.probed(params);
     let interpreter = Interpreter::new(&program.module);
     let output = graph.output().index();
-    let run = |(index, input): (usize, &&[f32])| {
-        let clear = reference::trace(graph, input).map_err(|source| SimulationError { index, source })?;
-        let values = interpreter.run(&[pack(&program.inputs[0].packings[0], input, params.slots())]);
-        let mut sums = Vec::with_capacity(clear.len());
-        for ((id, _), (clear, slots)) in graph.nodes().zip(clear.iter().zip(&values)) {
-            sums.push(compare(clear, &unpack(plan, id, slots), slots));
+    let batch = plan.batch().pictures();
+    // One run of the program for the inputs of a batch.
+    let run = |(first, inputs): (usize, &[&[f32]])| {
+        for (index, input) in inputs.iter().enumerate() {
+            let index = first * batch + index;
+            reference::check_input(&graph.input().shape, input)
+                .map_err(|source| SimulationError { index, source })?;
         }
-        let packed = unpack(plan, graph.output(), &values[output]);
-        Ok((sums, clear.into_iter().nth(output).expect("the output is a node"), packed))
+        let values = interpreter.run(&[program.inputs[0].packings[0].slots(inputs, params.slots())]);
+        let run = |(picture, input): (usize, &&[f32])| {
+            let clear = reference::trace(graph, input).expect("the input was checked");
+            let nodes = graph.nodes().zip(clear.iter().zip(&values));
+            let sums: Vec<Sums> = nodes
+                .map(|((id, _), (clear, slots))| compare(clear, &unpack(plan, id, picture, slots), slots))
+                .collect();
+            let packed = unpack(plan, graph.output(), picture, &values[output]);
+            (sums, clear.into_iter().nth(output).expect("the output is a node"), packed)
+        };
+        Ok(inputs.par_iter().enumerate().map(run).collect::<Vec<_>>())
     };
-    let runs: Vec<_> = inputs.par_iter().enumerate().map(run).collect::<Result<_, _>>()?;
+    let runs: Vec<_> = inputs.par_chunks(batch).enumerate().map(run).collect::<Result<_, _>>()?;
+    let runs: Vec<_> = runs.into_iter().flatten().collect();
     let layers = graph.nodes().map(|(id, node)| {
         let sums = runs.iter().map(|(sums, ..)| sums[id.index()]).fold(Sums::EMPTY, Sums::merge);
         let count = (runs.len() * node.elements()).max(1) as f64;
@@ -182,20 +192,12 @@ pub fn simulate(
     Ok(Simulation { layers, clear, packed })
 }
 
-/// The slots of an input.
-fn pack(packing: &Packing, input: &[f32], slots: usize) -> Slots {
-    let slot = |&element: &u32| {
-        let value = input.get(element as usize).map_or(0.0, |&value| f64::from(value));
-        (packing.factor * value).into()
-    };
-    packing.gather.iter().cycle().take(slots).map(slot).collect()
-}
-
-/// The elements of a node's value.
-fn unpack(plan: &Plan<'_>, id: NodeId, slots: &Slots) -> Vec<f64> {
+/// The elements of a node's value of one picture of the batch.
+fn unpack(plan: &Plan<'_>, id: NodeId, picture: usize, slots: &Slots) -> Vec<f64> {
     let step = plan.step(id);
+    let slot = |element| plan.batch().slot(picture, step.layout.slot(element));
     let elements = 0..plan.graph()[id].elements();
-    elements.map(|element| slots[step.layout.slot(element)].re * step.scale.of(element)).collect()
+    elements.map(|element| slots[slot(element)].re * step.scale.of(element)).collect()
 }
 
 fn compare(clear: &[f64], packed: &[f64], slots: &Slots) -> Sums {

@@ -8,7 +8,7 @@ use cerium_models::data::Dataset;
 use cerium_models::graph::{Conv, Dense, Graph, NodeId, Op, Window};
 use cerium_models::import;
 use cerium_models::lower::{Plan, Realization};
-use cerium_models::packing::PackingError;
+use cerium_models::packing::{Batch, PackingError};
 use cerium_models::reference;
 use cerium_models::simplify::simplify;
 use cerium_models::simulate::{Budget, Simulation, largest, simulate};
@@ -66,7 +66,7 @@ fn the_demo_network() {
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
     let params = params();
     let options = ApproximationOptions::default();
-    let plan = Plan::new(&graph, &calibration, params.slots(), &options).expect("it fits");
+    let plan = Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &options).expect("it fits");
     println!("{plan}");
     let rotations = graph.nodes().map(|(id, _)| match &plan.step(id).realization {
         Realization::Linear(cost) => cost.babies + cost.giants,
@@ -101,7 +101,7 @@ fn the_demo_network_keeps_its_accuracy() {
     let graph = import::parse(&model("mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
-    let plan = Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default()).expect("it fits");
+    let plan = Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default()).expect("it fits");
     let data = Dataset::open(&path).expect("valid data");
     let (mut clear, mut packed) = (0, 0);
     for i in 0..1000 {
@@ -174,7 +174,7 @@ fn a_residual_network_of_all_operations() {
     for graph in [residual(), simplify(&residual())] {
         let calibration = Calibration::measure(&graph, &samples).expect("the shapes fit");
         let options = ApproximationOptions { degree: 15, margin: 1.1, floor: 0.5 };
-        let plan = Plan::new(&graph, &calibration, params.slots(), &options).expect("it fits");
+        let plan = Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &options).expect("it fits");
         let simulation = simulate(&plan, &params, &samples[..4], &Budget::default()).expect("the shapes fit");
         check_packing(&plan, &samples, &simulation);
         for layer in &simulation.layers {
@@ -182,6 +182,38 @@ fn a_residual_network_of_all_operations() {
             assert!(layer.relative_error < 0.25, "{}: {}", layer.name, layer.relative_error);
         }
     }
+}
+
+/// Every picture of a batch gets what it would get alone, up to how many pictures fit.
+#[test]
+fn pictures_of_a_batch_do_not_meet() {
+    let seed = getrandom::u64().expect("the system has randomness");
+    println!("seed {seed}");
+    let input = |index: u64| -> Vec<f32> {
+        let phase = (seed % 1000 + index) as f32;
+        (0..144).map(|i| (i as f32 * (0.41 + phase * 1e-3) + phase).sin()).collect()
+    };
+    let samples: Vec<Vec<f32>> = (0..10).map(input).collect();
+    let samples: Vec<&[f32]> = samples.iter().map(Vec::as_slice).collect();
+    let (params, graph) = (params(), simplify(&residual()));
+    let calibration = Calibration::measure(&graph, &samples).expect("the shapes fit");
+    let options = ApproximationOptions { degree: 7, margin: 1.1, floor: 0.5 };
+    let plan = |pictures| Plan::new(&graph, &calibration, params.slots(), Batch::new(pictures), &options);
+    let error = plan(1 << 20).expect_err("more than slots");
+    let PackingError::Batch { largest, needed, .. } = error else { panic!("{error}") };
+    assert_eq!(largest * needed, params.slots());
+    assert!(plan(largest + 1).expect_err("one too many").to_string().contains(&format!("at most {largest},")));
+    // Batches that are full, that leave places empty, and the largest one; the last run of each takes the rest.
+    for pictures in [4, 3, largest] {
+        let plan = plan(pictures).expect("it fits");
+        let simulation = simulate(&plan, &params, &samples, &Budget::default()).expect("the shapes fit");
+        assert_eq!(simulation.packed.len(), samples.len());
+        check_packing(&plan, &samples, &simulation);
+    }
+    let plan = plan(4).expect("it fits");
+    let error = simulate(&plan, &params, &[samples[0], samples[1], &[0.0]], &Budget::default());
+    let error = error.expect_err("a value is missing");
+    assert!(error.to_string().starts_with("input 2: the input has 1 elements"), "{error}");
 }
 
 #[test]
@@ -192,7 +224,7 @@ fn the_first_layer_over_budget_is_named() {
     let calibration = Calibration::measure(&graph, &[&quiet]).expect("the shapes fit");
     let params = params();
     let plan =
-        Plan::new(&graph, &calibration, params.slots(), &ApproximationOptions::default()).expect("it fits");
+        Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &ApproximationOptions::default()).expect("it fits");
     let simulation = simulate(&plan, &params, &[&loud], &Budget::default()).expect("the shapes fit");
     let layer = simulation.first_over_budget().expect("ranges are exceeded");
     assert_eq!(layer.name, "stem");
@@ -209,8 +241,8 @@ fn a_network_that_does_not_fit_is_refused() {
     let input = vec![0.5; 1024];
     let calibration = Calibration::measure(&graph, &[&input]).expect("the shapes fit");
     let error =
-        Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default()).expect_err("too large");
-    let PackingError::TooLarge { node, needed, slots, .. } = &error;
+        Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default()).expect_err("too large");
+    let PackingError::TooLarge { node, needed, slots, .. } = &error else { panic!("{error}") };
     assert_eq!((node.as_str(), *needed, *slots), ("wide", 1 << 14, 1 << 13));
     assert!(error.to_string().contains("larger ring"));
 
@@ -224,7 +256,7 @@ fn a_network_that_does_not_fit_is_refused() {
         graph.push(format!("far {index}"), Op::Conv(conv), vec![graph.output()]).expect("valid");
     }
     let calibration = Calibration::measure(&graph, &[&[0.5; 25]]).expect("the shapes fit");
-    let plan = Plan::new(&graph, &calibration, 1 << 13, &ApproximationOptions::default());
+    let plan = Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default());
     assert!(matches!(plan, Err(PackingError::TooLarge { .. })));
 }
 

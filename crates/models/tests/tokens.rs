@@ -6,7 +6,6 @@ use cerium_compiler::ciphertext::{Interpreter, Slots};
 use cerium_compiler::dsl::{Program, SourceProgram};
 use cerium_models::packing::{TokenError, TokenLayers, TokenLayout, TokenLinear, WeightOrder, token_cost};
 use cerium_models::tensor::Tensor;
-use num_complex::Complex64;
 
 /// splitmix64 from a printed seed.
 struct Draw(u64);
@@ -41,9 +40,8 @@ fn params() -> Params {
 }
 
 fn pack(source: &SourceProgram, values: &[f32], slots: usize) -> Vec<Slots> {
-    let slot = |&element: &u32| Complex64::from(values.get(element as usize).map_or(0.0, |&v| v.into()));
     let packings = source.inputs.iter().flat_map(|port| &port.packings);
-    packings.map(|packing| packing.gather.iter().cycle().take(slots).map(slot).collect()).collect()
+    packings.map(|packing| packing.slots(&[values], slots)).collect()
 }
 
 fn unpack(source: &SourceProgram, slots: &[Slots], elements: usize) -> Vec<f64> {

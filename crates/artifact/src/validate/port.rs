@@ -53,10 +53,13 @@ fn check_port(
     output: bool,
     place: impl Fn() -> String,
 ) -> Result<(), ArtifactError> {
-    let elements = port.shape.iter().try_fold(1u32, |product, &extent| product.checked_mul(extent));
+    ensure(port.batch > 0, &place, || "it has no tensor")?;
+    let extents = port.shape.iter().chain([&port.batch]);
+    let elements = extents.copied().try_fold(1u32, u32::checked_mul);
     let elements = elements.filter(|&elements| elements != NO_ELEMENT).map(|elements| elements as usize);
-    let elements =
-        elements.ok_or_else(|| inconsistent(place(), format!("its shape {:?} is too large", port.shape)))?;
+    let elements = elements.ok_or_else(|| {
+        inconsistent(place(), format!("its shape {:?}, {} times, is too large", port.shape, port.batch))
+    })?;
     let mut entries = 0;
     for ciphertext in &port.ciphertexts {
         check_level(ciphertext.level, params, &place)?;

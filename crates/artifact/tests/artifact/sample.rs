@@ -167,8 +167,8 @@ pub(crate) fn sample() -> Artifact {
         name: "sample".into(),
         params: spec,
         functions: vec![weigh, main],
-        inputs: vec![Port { name: "x".into(), shape: vec![1, 4], ciphertexts: vec![packed(1)] }],
-        outputs: vec![Port { name: "y".into(), shape: vec![3], ciphertexts: vec![packed(2)] }],
+        inputs: vec![Port { name: "x".into(), shape: vec![1, 4], batch: 1, ciphertexts: vec![packed(1)] }],
+        outputs: vec![Port { name: "y".into(), shape: vec![3], batch: 1, ciphertexts: vec![packed(2)] }],
         keys: vec![rotation],
         weights: vec![
             Recipe::Gather { tensor: TensorId(0), gather: GatherId(0), factor: 1.0 },

@@ -170,6 +170,9 @@ rejected! {
     } => "does not exist modulo p0";
     port_shape: |a| a.outputs[0].shape = vec![u32::MAX, 2] => "is too large";
     port_many_elements: |a| a.outputs[0].shape = vec![1 << 30] => "do not fit into 4 slots";
+    port_empty_batch: |a| a.inputs[0].batch = 0 => "input `x`: it has no tensor";
+    port_large_batch: |a| a.inputs[0].batch = 1 << 30 => "[1, 4], 1073741824 times, is too large";
+    port_batch: |a| a.outputs[0].batch = 2 => "6 elements do not fit into 4 slots";
     port_missing_element: |a| a.gathers[2][1] = 0 => "output `y`: element 1 is in no slot";
     port_entry: |a| a.inputs[0].shape = vec![3] => "input `x`: entry 3 is outside its 3 elements";
     port_factor: |a| a.inputs[0].ciphertexts[0].factor = 0.0 => "factor 0 is not usable";

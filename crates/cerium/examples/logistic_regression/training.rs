@@ -70,7 +70,7 @@ pub(crate) fn program(params: &Params, table: &Table, iterations: usize) -> Sour
         state = p.call(&step, &[&z, &state[0], &state[1]], &[&mask]);
     }
     let gather = (0..width).map(|column| if column < columns { column as u32 } else { NO_ELEMENT }).collect();
-    let packing = Packing { shape: vec![columns as u32], gather, factor: UNIT, bound: 1.0 };
+    let packing = Packing { shape: vec![columns as u32], batch: 1, gather, factor: UNIT, bound: 1.0 };
     p.output("weights", packing, &state[0]);
     p.finish()
 }
@@ -96,7 +96,7 @@ fn examples_packing(params: &Params, table: &Table) -> Packing {
         _ => NO_ELEMENT,
     };
     let gather = (0..params.slots()).map(element).collect();
-    Packing { shape: vec![rows as u32, columns as u32], gather, factor: 1.0, bound: 1.0 }
+    Packing { shape: vec![rows as u32, columns as u32], batch: 1, gather, factor: 1.0, bound: 1.0 }
 }
 
 /// The slots of the input.

@@ -9,6 +9,7 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::data::Dataset;
 use cerium_models::graph::Op;
 use cerium_models::lower::{Plan, Realization};
+use cerium_models::packing::Batch;
 use cerium_runtime::null::measure;
 use serde_json::{Value, json};
 
@@ -21,7 +22,8 @@ use crate::speed::Speed;
 /// Compile a network into a program on encrypted data.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  cerium compile models/mnist/mnist.onnx --calibrate models/mnist/calibration -o mnist.cerium"
+    after_help = "Examples:\n  cerium compile models/mnist/mnist.onnx --calibrate models/mnist/calibration -o mnist.cerium\n  \
+    cerium compile models/mnist/mnist.onnx --calibrate models/mnist/calibration --batch 4 -o mnist4.cerium"
 )]
 pub(crate) struct Compile {
     /// The model, an ONNX file.
@@ -59,6 +61,9 @@ pub(super) struct Choices {
     /// Allow parameter sets without security, for tests.
     #[arg(long)]
     insecure: bool,
+    /// Inputs in one ciphertext: they are computed at once, in about the time that one takes.
+    #[arg(long, default_value_t = 1, value_name = "B", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// Calibrate with at most this many samples.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub(super) samples: usize,
@@ -73,6 +78,10 @@ pub(super) struct Choices {
 impl Choices {
     pub(super) fn choice(&self) -> Result<Choice> {
         Choice::parse(&self.params, self.insecure)
+    }
+
+    pub(super) fn batch(&self) -> Batch {
+        Batch::new(self.batch as usize)
     }
 
     pub(super) fn approximation(&self) -> Result<ApproximationOptions> {
@@ -93,13 +102,15 @@ impl Choices {
 impl Compile {
     pub(crate) fn run(self) -> Result<()> {
         let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
+        let batch = self.choices.batch();
         let key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         let network = Network::read(&self.model)?;
         let data = Dataset::open(&self.calibrate)?;
         let samples = network.inputs(&data, self.choices.samples)?;
         let what = format!("compiling {}", self.model.display());
-        let compiled = Progress::new()
-            .work(&what, || compile_network(&network, &samples, &choice, &options, key_memory, &self.dump))?;
+        let compiled = Progress::new().work(&what, || {
+            compile_network(&network, &samples, &choice, batch, &options, key_memory, &self.dump)
+        })?;
         let Compiled { plan, artifact, trace, .. } = compiled;
         unknown_passes(&self.dump, &trace)?;
         artifact.write(&self.output)?;
@@ -136,10 +147,17 @@ impl Compile {
             rows.push(row([&node.name, &node.op.name(), &realized, &max, &rms]));
         }
         let path = self.output.display();
+        let each = match plan.batch().pictures() {
+            1 => String::new(),
+            batch => {
+                let time = figures::duration(time / batch as u32);
+                format!(" of {batch} inputs, {time} for each")
+            }
+        };
         format!(
             "{}  Errors of polynomials are in units of the layer's calibrated range.\n\n\
              {path}: program `{}` for {}, {} evaluation keys of {}\n\
-             bootstraps: {}; about {} a run, on one thread of this machine\n\
+             bootstraps: {}; about {} a run{each}, on one thread of this machine\n\
              `cerium explain {path}` says what it costs, `cerium keygen {path} -o KEYS` makes its keys.\n",
             figures::table(&rows),
             program.artifact.name,
@@ -178,6 +196,7 @@ impl Compile {
             "insecure": program.params.is_insecure(),
             "keys": program.artifact.keys.len(),
             "key_bytes": program.key_bytes(),
+            "batch": plan.batch().pictures(),
             "bootstraps": program.bootstraps(),
             "predicted_seconds_one_thread": time.as_secs_f64(),
             "layers": layers.collect::<Vec<_>>(),

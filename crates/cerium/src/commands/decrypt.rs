@@ -15,7 +15,8 @@ use crate::program::Program;
 
 /// Decrypt the answer of a program.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cerium decrypt mnist.cerium --keys keys --input answer.ct\n\n\
+#[command(after_help = "Examples:\n  cerium decrypt mnist.cerium --keys keys --input answer.ct\n  \
+    cerium decrypt mnist4.cerium --keys keys --input answers.ct --count 3\n\n\
     Exact decrypted values tell about the secret key. Use --share-bits for values that are passed on or published.")]
 pub(crate) struct Decrypt {
     /// The program, made by `cerium compile`.
@@ -26,6 +27,10 @@ pub(crate) struct Decrypt {
     /// The encrypted answer, made by `cerium run`.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
+    /// How many inputs were encrypted, for a program that was compiled with `--batch`; further answers repeat theirs and are
+    /// not shown.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
     /// Drown the decryption error in noise, so that the values can be shared: this many bits after the point of a slot
     /// stay.
     #[arg(long, value_name = "B")]
@@ -40,33 +45,67 @@ impl Decrypt {
         let program = Program::read(&self.program)?;
         let ciphertexts = program.read_ciphertexts(&self.input, "`cerium run` makes one")?;
         let secret = KeyFolder::new(&self.keys).secret_key(&program.params)?;
-        let outputs = decrypt_outputs(&program, &secret, &ciphertexts, self.share_bits)
+        let mut answers = decrypt_outputs(&program, &secret, &ciphertexts, self.share_bits)
             .with_context(|| format!("cannot decrypt {}", self.input.display()))?;
-        if self.json {
-            let ports = outputs.iter().map(|(port, values)| {
-                json!({
-                    "name": port.name,
-                    "shape": port.shape,
-                    "values": values,
-                    "largest": packing::largest(values),
-                    "predicted_error": predicted_error(port),
-                })
-            });
-            return figures::print_json(&json!({ "outputs": ports.collect::<Vec<Value>>() }));
+        if let Some(count) = self.count {
+            for Answer { port, tensors } in &mut answers {
+                if count > port.batch {
+                    bail!(
+                        "--count {count} is more than the program takes at a time, which is {}",
+                        port.batch
+                    );
+                }
+                tensors.truncate(count as usize);
+            }
         }
+        if self.json {
+            let answers: Vec<Value> = answers.iter().map(Answer::to_json).collect();
+            return figures::print_json(&json!({ "outputs": answers }));
+        }
+        figures::print(&answers.iter().map(Answer::to_text).collect::<String>())
+    }
+}
+
+/// What came out at a port.
+pub(super) struct Answer<'p> {
+    pub(super) port: &'p Port,
+    /// The tensor of each input of the batch.
+    pub(super) tensors: Vec<Vec<f64>>,
+}
+
+impl Answer<'_> {
+    /// With the values of one tensor, or an array with those of each of a batch.
+    fn to_json(&self) -> Value {
+        let Answer { port, tensors } = self;
+        let (values, largest) = match (port.batch, &tensors[..]) {
+            (1, [values]) => (json!(values), json!(packing::largest(values))),
+            _ => (json!(tensors), tensors.iter().map(|values| packing::largest(values)).collect()),
+        };
+        json!({
+            "name": port.name,
+            "shape": port.shape,
+            "batch": port.batch,
+            "values": values,
+            "largest": largest,
+            "predicted_error": predicted_error(port),
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let Answer { port, tensors } = self;
         let mut text = String::new();
-        for (port, values) in &outputs {
+        for (index, values) in tensors.iter().enumerate() {
             let largest = packing::largest(values);
             let mark = |index| if index == largest { "<- largest" } else { "" };
             let rows = values
                 .iter()
                 .enumerate()
                 .map(|(index, value)| row([&index.to_string(), &format!("{value:.4}"), mark(index)]));
-            text += &format!("`{}`: the largest value is number {largest}\n", port.name);
+            let of = if port.batch == 1 { String::new() } else { format!(" of input {index}") };
+            text += &format!("`{}`{of}: the largest value is number {largest}\n", port.name);
             text += &figures::table(&rows.collect::<Vec<_>>());
-            text += &format!("  predicted error of a value: {}\n", small(predicted_error(port)));
         }
-        figures::print(&text)
+        text + &format!("  predicted error of a value: {}\n", small(predicted_error(port)))
     }
 }
 
@@ -75,13 +114,13 @@ pub(super) fn predicted_error(port: &Port) -> f64 {
     port.ciphertexts.iter().map(|packed| packed.error).fold(0.0, f64::max)
 }
 
-/// The tensors of all outputs. With `share_bits`, safe to pass on.
+/// The answers at all outputs. With `share_bits`, safe to pass on.
 pub(super) fn decrypt_outputs<'p>(
     program: &'p Program,
     secret: &SecretKey,
     ciphertexts: &[Ciphertext],
     share_bits: Option<u32>,
-) -> Result<Vec<(&'p Port, Vec<f64>)>> {
+) -> Result<Vec<Answer<'p>>> {
     let (artifact, params) = (&program.artifact, &program.params);
     let expected: usize = artifact.outputs.iter().map(|port| port.ciphertexts.len()).sum();
     let placed = artifact.outputs.iter().flat_map(|port| &port.ciphertexts);
@@ -102,7 +141,7 @@ pub(super) fn decrypt_outputs<'p>(
         });
         let slots: Vec<_> = slots.collect::<Result<_, _>>()?;
         let noise = share_bits.map_or(0.0, |bits| (-f64::from(bits)).exp2());
-        outputs.push((port, packing::unpack(artifact, port, &slots, noise)?));
+        outputs.push(Answer { port, tensors: packing::unpack(artifact, port, &slots, noise)? });
     }
     Ok(outputs)
 }

@@ -13,16 +13,17 @@ use cerium_client::{SecretKey, encrypt_with_secret_key};
 use cerium_compiler::ciphertext::Interpreter;
 use cerium_models::approximation::ApproximationOptions;
 use cerium_models::data::Dataset;
+use cerium_models::packing::Batch;
 use cerium_models::{picture, reference};
 use cerium_runtime::{CpuDevice, KeyStore, Session};
 use serde_json::{Value, json};
 
 use super::Threads;
-use super::decrypt::{decrypt_outputs, predicted_error};
+use super::decrypt::{Answer, decrypt_outputs, predicted_error};
 use super::keygen::evaluation_keys;
 use super::run::{stage_times, stages_json};
 use crate::figures::{self, row, small};
-use crate::network::{self, Choice, Compiled, Network, compile_network};
+use crate::network::{Choice, Compiled, Network, compile_network};
 use crate::packing::{self, largest};
 use crate::program::Program;
 use crate::progress::Progress;
@@ -105,7 +106,7 @@ impl Demo {
         let calibration = digits(CALIBRATION, &[]);
         let options = ApproximationOptions::default();
         let Compiled { plan, artifact, params, .. } =
-            compile_network(&network, &calibration.inputs(), &Choice::Auto, &options, None, &[])?;
+            compile_network(&network, &calibration.inputs(), &Choice::Auto, Batch::ONE, &options, None, &[])?;
         let program = Program::new(artifact)?;
         let what = format!(
             "network -> program under {} (128-bit secure, N = 2^{}, log PQ = {:.0})",
@@ -142,15 +143,16 @@ impl Demo {
 
         let start = Instant::now();
         let mut decrypted = decrypt_outputs(&program, &secret, &program.decode_ciphertexts(&answer)?, None)?;
-        let (port, encrypted) = decrypted.pop().context("the program has no output")?;
+        let Answer { port, mut tensors } = decrypted.pop().context("the program has no output")?;
+        let encrypted = tensors.swap_remove(0);
         note("client", "decrypt", start, format!("{} scores", encrypted.len()));
 
         let source = plan.program(&network.name, &params);
-        let slots = network::pack(&source.inputs[0].packings[0], &pixels, &params);
+        let slots = source.inputs[0].packings[0].slots(&[&pixels], params.slots());
         let slots = Interpreter::new(&source.module).run(&[slots]);
         Ok(Outcome {
             clear: reference::run(&network.graph, &pixels)?,
-            approximated: packing::unpack(&program.artifact, port, &slots, 1.0)?,
+            approximated: packing::unpack(&program.artifact, port, &slots, 1.0)?.swap_remove(0),
             pixels,
             label,
             device: session.device(),
@@ -201,7 +203,7 @@ fn digits(images: &[u8], labels: &[u8]) -> Dataset {
 fn encrypt(program: &Program, secret: &SecretKey, pixels: &[f32]) -> Result<Vec<u8>> {
     let (params, port) = (&program.params, program.input()?);
     let encoder = Encoder::new(params);
-    let slots = packing::pack(&program.artifact, port, pixels)?;
+    let slots = packing::pack(&program.artifact, port, &[pixels])?;
     let encrypted = slots
         .iter()
         .zip(&port.ciphertexts)

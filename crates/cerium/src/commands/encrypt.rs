@@ -15,7 +15,8 @@ use crate::{figures, files, input, packing};
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cerium encrypt mnist.cerium --keys keys --input digit.png -o image.ct\n  \
-    cerium encrypt mnist.cerium --keys keys --input models/mnist/sample-images-idx3-ubyte:3 -o image.ct"
+    cerium encrypt mnist.cerium --keys keys --input models/mnist/sample-images-idx3-ubyte:3 -o image.ct\n  \
+    cerium encrypt mnist4.cerium --keys keys --input models/mnist/sample:0..3 --input digit.png -o images.ct"
 )]
 pub(crate) struct Encrypt {
     /// The program, made by `cerium compile`.
@@ -23,10 +24,11 @@ pub(crate) struct Encrypt {
     /// The client's folder of keys, made by `cerium keygen`.
     #[arg(long, value_name = "DIR")]
     keys: PathBuf,
-    /// A picture (digit.png), an element of a data set (images-idx3-ubyte:17, folder:17), a tensor (x.safetensors), or
-    /// numbers (x.json, x.csv).
-    #[arg(long, value_name = "FILE")]
-    input: String,
+    /// A picture (digit.png), an element of a data set (images-idx3-ubyte:17, folder:17) or several (folder:0..8), a tensor
+    /// (x.safetensors), or numbers (x.json, x.csv); may be given more than once for a program that was compiled with
+    /// `--batch`. Fewer inputs than its batch are repeated.
+    #[arg(long, value_name = "FILE", required = true)]
+    input: Vec<String>,
     /// Where the ciphertext goes.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -42,9 +44,13 @@ impl Encrypt {
     pub(crate) fn run(self) -> Result<()> {
         let program = Program::read(&self.program)?;
         let (port, params) = (program.input()?, &program.params);
-        let values = input::read(&self.input)?;
+        let mut inputs = Vec::new();
+        for source in &self.input {
+            inputs.extend(input::read(source)?);
+        }
+        let values: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let slots = packing::pack(&program.artifact, port, &values)
-            .with_context(|| format!("cannot encrypt {}", self.input))?;
+            .with_context(|| format!("cannot encrypt {}", self.input.join(", ")))?;
         let excess = packing::excess(&slots);
         if excess > 1.0 {
             eprintln!(
@@ -72,16 +78,24 @@ impl Encrypt {
         if self.json {
             return figures::print_json(&json!({
                 "ciphertext": self.output,
+                "inputs": inputs.len(),
+                "batch": port.batch,
                 "ciphertexts": port.ciphertexts.len(),
                 "bytes": bytes.len(),
                 "level": port.ciphertexts.first().map(|packed| packed.level.0),
                 "range_used": excess,
             }));
         }
+        let times = if port.batch == 1 { String::new() } else { format!("{} times ", inputs.len()) };
+        let repeated = if inputs.len() == port.batch as usize {
+            String::new()
+        } else {
+            format!("; repeated to fill a batch of {}, so decrypt with --count {}", port.batch, inputs.len())
+        };
         figures::print(&format!(
-            "{}: {} values of `{}` in {} ciphertext{}, {}\n",
+            "{}: {times}{} values of `{}` in {} ciphertext{}, {}{repeated}\n",
             self.output.display(),
-            values.len(),
+            port.elements(),
             port.name,
             slots.len(),
             if slots.len() == 1 { "" } else { "s" },

@@ -12,7 +12,7 @@ use cerium_models::reference;
 use cerium_runtime::{KeyStore, Session};
 use serde_json::json;
 
-use super::decrypt::decrypt_outputs;
+use super::decrypt::{Answer, decrypt_outputs};
 use super::device::DeviceArgs;
 use super::keygen::{evaluation_keys, generate};
 use super::run::{show_stages, stage_times, stages_json};
@@ -55,6 +55,8 @@ pub(crate) struct Eval {
 /// What is counted over the inputs.
 #[derive(Default)]
 struct Tally {
+    /// Runs of the program: one for each batch.
+    runs: u32,
     encrypt: Duration,
     run: Duration,
     decrypt: Duration,
@@ -99,24 +101,34 @@ impl Eval {
             }
         };
         let options = self.device.session(threads);
-        let mut session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
+        let session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
         let preparation = start.elapsed();
 
         let mut tally = Tally::default();
-        for (index, input) in inputs.iter().enumerate() {
-            step("classifying", index, inputs.len());
-            let label = data.label(index).map(|label| label as usize);
-            tally
-                .classify(&program, &network, &mut session, &secret, input, label, index)
-                .with_context(|| format!("input {index} of {}", self.data.display()))?;
+        let batch = program.input()?.batch as usize;
+        let mut parties = Parties { program: &program, network: &network, session, secret };
+        for (run, inputs_of_run) in inputs.chunks(batch).enumerate() {
+            let first = run * batch;
+            step("classifying", first, inputs.len());
+            let label = |index| data.label(index).map(|label| label as usize);
+            tally.classify(&mut parties, inputs_of_run, first, label).with_context(|| {
+                let last = first + inputs_of_run.len() - 1;
+                let which = if first == last {
+                    format!("input {first}")
+                } else {
+                    format!("inputs {first} to {last}")
+                };
+                format!("{which} of {}", self.data.display())
+            })?;
         }
         progress.clear();
+        let session = parties.session;
         let count = inputs.len();
         let labelled = (0..count).all(|index| data.label(index).is_some());
         let accuracy = |right: usize| labelled.then(|| right as f64 / count as f64);
-        let mean = |time: Duration| time.as_secs_f64() / count as f64;
+        let mean = |time: Duration| time.as_secs_f64() / f64::from(tally.runs);
         let stages: Vec<(String, Duration)> =
-            tally.stages.iter().map(|(name, time)| (name.clone(), *time / count as u32)).collect();
+            tally.stages.iter().map(|(name, time)| (name.clone(), *time / tally.runs)).collect();
         let total = tally.encrypt + tally.run + tally.decrypt;
         let report = json!({
             "program": program.artifact.name,
@@ -124,12 +136,15 @@ impl Eval {
             "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
             "device": session.device(),
             "count": count,
+            "batch": batch,
+            "runs": tally.runs,
             "clear_accuracy": accuracy(tally.clear_right),
             "encrypted_accuracy": accuracy(tally.encrypted_right),
             "agreements": count - tally.disagreements.len(),
             "disagreements": tally.disagreements,
             "max_error": tally.max_error,
-            "seconds_per_input": mean(total),
+            "seconds_per_input": total.as_secs_f64() / count as f64,
+            "seconds_per_run": mean(total),
             "encrypt_seconds": mean(tally.encrypt),
             "run_seconds": mean(tally.run),
             "decrypt_seconds": mean(tally.decrypt),
@@ -141,60 +156,78 @@ impl Eval {
         });
         let percent =
             |right| accuracy(right).map_or("no labels".into(), |share| format!("{:.2}%", 100.0 * share));
-        let seconds = |time: Duration| figures::duration(time / count as u32);
-        let mut text = figures::table(&[
+        let seconds = |time: Duration| figures::duration(time / tally.runs);
+        let mut rows = vec![
             row(["accuracy, encrypted", &percent(tally.encrypted_right)]),
             row(["accuracy, in the clear", &percent(tally.clear_right)]),
             row(["equal answers", &format!("{} of {count}", count - tally.disagreements.len())]),
             row(["largest error of an output", &format!("{:.4}", tally.max_error)]),
-            row(["time of an input", &seconds(total)]),
+            row(["time of an input", &figures::duration(total / count as u32)]),
+        ];
+        if batch > 1 {
+            rows.push(row([&format!("time of {batch} at once"), &seconds(total)]));
+        }
+        rows.extend([
             row(["  encrypt (client)", &seconds(tally.encrypt)]),
             row(["  run (server)", &seconds(tally.run)]),
             row(["  decrypt (client)", &seconds(tally.decrypt)]),
             row(["preparation, once", &figures::duration(preparation)]),
             row(["evaluation keys", &format!("{}, {}", requests.len(), figures::bytes(program.key_bytes()))]),
         ]);
+        let mut text = figures::table(&rows);
         text += &format!("\n{}", show_stages(&stages));
         text += &format!("  {} under {}, on {}\n", program.artifact.name, params.name(), session.device());
         self.report.give(&report, || text)
     }
 }
 
+/// Who takes part.
+struct Parties<'a> {
+    program: &'a Program,
+    network: &'a Network,
+    session: Session,
+    secret: SecretKey,
+}
+
 impl Tally {
-    /// One input, from encryption to decryption, beside the network in the clear.
-    #[expect(clippy::too_many_arguments, reason = "the parties and the input, used once")]
+    /// A batch of inputs, the first with index `first`, from encryption to decryption, beside the network in the clear.
     fn classify(
         &mut self,
-        program: &Program,
-        network: &Network,
-        session: &mut Session,
-        secret: &SecretKey,
-        input: &[f32],
-        label: Option<usize>,
-        index: usize,
+        parties: &mut Parties<'_>,
+        inputs: &[&[f32]],
+        first: usize,
+        label: impl Fn(usize) -> Option<usize>,
     ) -> Result<()> {
-        let clear = reference::run(&network.graph, input)?;
+        let Parties { program, network, session, secret } = parties;
         let start = Instant::now();
-        let ciphertexts = encrypt(program, secret, input)?;
+        let ciphertexts = encrypt(program, secret, inputs)?;
         self.encrypt += start.elapsed();
         let (outputs, profile) = session.run(&ciphertexts)?;
         self.run += profile.wall;
+        self.runs += 1;
         let start = Instant::now();
         let outputs = decrypt_outputs(program, secret, &outputs, None)?;
         self.decrypt += start.elapsed();
-        let [(_, encrypted)] = &outputs[..] else {
+        let [Answer { tensors, .. }] = &outputs[..] else {
             bail!("the program has {} outputs, not one", outputs.len())
         };
-        if encrypted.len() != clear.len() {
-            bail!("the program has {} outputs, the network in the clear {}", encrypted.len(), clear.len());
-        }
-        let error = encrypted.iter().zip(&clear).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        self.max_error = self.max_error.max(error);
-        let answers = (largest(&clear), largest(encrypted));
-        self.clear_right += usize::from(Some(answers.0) == label);
-        self.encrypted_right += usize::from(Some(answers.1) == label);
-        if answers.0 != answers.1 {
-            self.disagreements.push(index);
+        for (index, (input, encrypted)) in (first..).zip(inputs.iter().zip(tensors)) {
+            let clear = reference::run(&network.graph, input)?;
+            if encrypted.len() != clear.len() {
+                bail!(
+                    "the program has {} outputs, the network in the clear {}",
+                    encrypted.len(),
+                    clear.len()
+                );
+            }
+            let error = encrypted.iter().zip(&clear).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            self.max_error = self.max_error.max(error);
+            let answers = (largest(&clear), largest(encrypted));
+            self.clear_right += usize::from(Some(answers.0) == label(index));
+            self.encrypted_right += usize::from(Some(answers.1) == label(index));
+            if answers.0 != answers.1 {
+                self.disagreements.push(index);
+            }
         }
         let times = stage_times(&profile);
         if self.stages.is_empty() {
@@ -206,11 +239,11 @@ impl Tally {
     }
 }
 
-/// Encrypts an input under the secret key.
-pub(super) fn encrypt(program: &Program, secret: &SecretKey, input: &[f32]) -> Result<Vec<Ciphertext>> {
+/// Encrypts a batch of inputs under the secret key.
+pub(super) fn encrypt(program: &Program, secret: &SecretKey, inputs: &[&[f32]]) -> Result<Vec<Ciphertext>> {
     let port = program.input()?;
     let encoder = Encoder::new(&program.params);
-    let slots = pack(&program.artifact, port, input)?;
+    let slots = pack(&program.artifact, port, inputs)?;
     let encrypted = slots.iter().zip(&port.ciphertexts).map(|(slots, at)| {
         let fresh = encrypt_with_secret_key(&program.params, &encoder, secret, slots, at.level, at.scale)?;
         Ok(fresh.expand(&program.params))

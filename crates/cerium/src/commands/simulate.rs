@@ -55,7 +55,7 @@ impl Simulate {
         )?;
         let start = Instant::now();
         let (params, simulation) = Progress::new().work("simulating", || {
-            let (params, plan) = plan_network(&network, &samples, &choice, &options)?;
+            let (params, plan) = plan_network(&network, &samples, &choice, self.choices.batch(), &options)?;
             let simulation = simulate(&plan, &params, &inputs, &Budget::default());
             Ok::<_, anyhow::Error>((params, simulation.with_context(|| format!("{}", self.data.display()))?))
         })?;
@@ -73,6 +73,7 @@ impl Simulate {
             return figures::print_json(&json!({
                 "count": count,
                 "slots": params.slots(),
+                "batch": self.choices.batch().pictures(),
                 "clear_accuracy": clear,
                 "simulated_accuracy": packed,
                 "agreements": simulation.agreements(),

@@ -1,5 +1,6 @@
 //! The command line as users meet it: separate processes that share only files.
 
+mod batch;
 mod devices;
 mod errors;
 mod flow;

@@ -4,9 +4,10 @@
 //! has a handful of candidates; starting from the first of each, classes take in turn the candidate that makes the
 //! linear layers around them cheapest, until none changes.
 
+use super::batch::Batch;
 use super::diagonals;
 use super::layout::{Grid, Layout};
-use crate::graph::{Graph, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::linear::Linear;
 use crate::scales::Classes;
 use std::collections::HashMap;
@@ -32,13 +33,30 @@ pub enum PackingError {
         /// Slots of a ciphertext.
         slots: usize,
     },
+    /// A batch for which there is no room, of a network that fits.
+    #[error(
+        "{batch} pictures do not fit into a ciphertext of this parameter set: it has {slots} slots, and {node} takes {needed} \
+         of a picture; choose a batch of at most {largest}, or a set with a larger ring"
+    )]
+    Batch {
+        /// Pictures.
+        batch: usize,
+        /// Slots of a ciphertext.
+        slots: usize,
+        /// The node whose value takes most.
+        node: String,
+        /// Slots that it takes at least.
+        needed: usize,
+        /// Most pictures that fit.
+        largest: usize,
+    },
 }
 
-/// The layout of every node's value, by node index.
+/// The layout of every node's value for one picture of a batch, by node index.
 ///
 /// # Errors
-/// If a value does not fit into `slots` slots.
-pub fn choose(graph: &Graph, slots: usize) -> Result<Vec<Layout>, PackingError> {
+/// If a value does not fit into its picture's room of `slots` slots.
+pub fn choose(graph: &Graph, slots: usize, batch: Batch) -> Result<Vec<Layout>, PackingError> {
     let mut classes = Classes::new(graph.nodes().len());
     for (id, node) in graph.nodes() {
         if matches!(node.op, Op::Activation(_) | Op::Add | Op::Reshape) {
@@ -70,6 +88,7 @@ pub fn choose(graph: &Graph, slots: usize) -> Result<Vec<Layout>, PackingError> 
         }
         candidates[id.index()] = found;
     }
+    make_room(graph, &mut candidates, slots, batch)?;
     let layers: Vec<(usize, usize, Linear<'_>)> = graph
         .nodes()
         .filter_map(|(id, _)| Linear::of(graph, id).map(|linear| (id, linear)))
@@ -102,6 +121,32 @@ pub fn choose(graph: &Graph, slots: usize) -> Result<Vec<Layout>, PackingError> 
     }
     let of = |id| candidates[classes.find(id)][choice[classes.find(id)]].clone();
     Ok(graph.nodes().map(|(id, _)| of(id)).collect())
+}
+
+/// Drops the candidates that take more than the room of a picture.
+fn make_room(
+    graph: &Graph,
+    candidates: &mut [Vec<Layout>],
+    slots: usize,
+    batch: Batch,
+) -> Result<(), PackingError> {
+    // A class without a candidate is a node whose layout is that of another.
+    let least = |id: NodeId| candidates[id.index()].iter().map(Layout::period).min();
+    let largest = graph.nodes().filter_map(|(id, node)| Some((least(id)?, node)));
+    let largest = largest.max_by_key(|(needed, _)| *needed);
+    let (needed, node) = largest.expect("a graph has an input");
+    let room = batch.room(slots);
+    if needed > room {
+        return Err(PackingError::Batch {
+            batch: batch.pictures(),
+            slots,
+            node: node.name.clone(),
+            needed,
+            largest: slots / needed,
+        });
+    }
+    candidates.iter_mut().for_each(|candidates| candidates.retain(|layout| layout.period() <= room));
+    Ok(())
 }
 
 /// By how many slots neighbouring pixels of each picture are apart, so that a strided layer moves nothing.

@@ -7,6 +7,7 @@
 //! by `f, 2f, .., p/2` sum the copies up (the hybrid diagonal method of GAZELLE, Juvekar et al. 2018, for any layouts). Fewer diagonals stand
 //! against `log2(p / f)` rotations; the least cost decides.
 
+use super::batch::Batch;
 use super::layout::Layout;
 use crate::linear::Linear;
 use cerium_artifact::NO_ELEMENT;
@@ -193,6 +194,16 @@ impl Transform {
         let folds = (fold.trailing_zeros()..p.trailing_zeros()).map(|log| 1 << log).collect();
         Self { diagonals, folds, cost }
     }
+
+    /// The layer for every picture of a batch, from that for one picture in its room.
+    pub(crate) fn spread(mut self, batch: Batch) -> Self {
+        for diagonal in &mut self.diagonals {
+            diagonal.offset = batch.rotation(diagonal.offset);
+            diagonal.table = batch.spread(&diagonal.table);
+        }
+        self.folds.iter_mut().for_each(|fold| *fold = batch.rotation(*fold));
+        self
+    }
 }
 
 /// The table with the shortest period that gives the same slots.
@@ -283,8 +294,8 @@ mod tests {
         y
     }
 
-    /// Two random layers behind each other, in all pairs of layouts, against the clear executor; what lies in slots
-    /// without meaning must not matter.
+    /// Two random layers behind each other, in all pairs of layouts and for random batches, against the clear executor for
+    /// each picture; what lies in slots without meaning and in other pictures must not matter.
     #[test]
     fn layers_between_all_layouts() {
         const SLOTS: usize = 512;
@@ -308,38 +319,44 @@ mod tests {
             }
             let op = draw.layer(&graph[last].shape.clone());
             let Ok(second) = graph.push("second", op, vec![last]) else { continue };
-            let Ok(layouts) = choose(&graph, SLOTS) else { continue };
+            let batch = Batch::new(1 + draw.below(5));
+            let room = batch.room(SLOTS);
+            let Ok(layouts) = choose(&graph, SLOTS, batch) else { continue };
             // Other layouts of the value between the layers than the chosen one must do as well.
             let mut between = vec![layouts[first.index()].clone()];
             if let [channels, height, width] = graph[first].shape[..] {
                 let grid = Grid { rows: 16, pitch: 16 };
-                between.extend(Layout::pictures([channels, height, width], grid, [2, 2], SLOTS));
+                between.extend(Layout::pictures([channels, height, width], grid, [2, 2], room));
             }
             let unit = crate::scales::Scale::unit;
             for middle in between {
-                let values = reference::trace(&graph, &draw.values(graph.input().elements())).expect("valid");
+                let mut trace =
+                    || reference::trace(&graph, &draw.values(graph.input().elements())).expect("valid");
+                let values: Vec<_> = (0..batch.pictures()).map(|_| trace()).collect();
                 for (id, from, to) in
                     [(first, &layouts[0], &middle), (second, &middle, &layouts[second.index()])]
                 {
                     let linear = Linear::of(&graph, id).expect("linear");
-                    let transform = Transform::new(&linear, from, to);
-                    let input = &values[linear.input().index()];
+                    let transform = Transform::new(&linear, from, to).spread(batch);
+                    let value = |id: NodeId, layout: &Layout, slot: usize| {
+                        let (slot, place) = (slot / batch.places(), slot % batch.places());
+                        let element = layout.elements()[slot % layout.period()];
+                        values.get(place).map(|values| values[id.index()].get(element as usize).copied())
+                    };
                     let slots: Vec<f64> = (0..SLOTS)
-                        .map(|slot| from.elements()[slot % from.period()])
-                        .map(|element| input.get(element as usize).copied().unwrap_or(1e6))
+                        .map(|slot| value(linear.input(), from, slot).flatten().unwrap_or(1e6))
                         .collect();
-                    let scales = [unit(input.len()), unit(linear.outputs())];
+                    let scales = [unit(graph[linear.input()].elements()), unit(linear.outputs())];
                     let y = apply(&transform, &linear.weights(&scales[0], &scales[1]), &slots, SLOTS);
-                    for (slot, value) in y.iter().enumerate() {
-                        match to.elements()[slot % to.period()] {
-                            NO_ELEMENT => assert_eq!(*value, 0.0, "slot {slot} without meaning"),
-                            element => {
-                                let wanted = values[id.index()][element as usize];
-                                assert!(
-                                    (value - wanted).abs() < 1e-6,
-                                    "slot {slot}: {value}, not {wanted}\n{graph}"
-                                );
-                            }
+                    for (slot, &found) in y.iter().enumerate() {
+                        match value(id, to, slot) {
+                            // A place behind the last picture.
+                            None => {}
+                            Some(None) => assert_eq!(found, 0.0, "slot {slot} without meaning"),
+                            Some(Some(wanted)) => assert!(
+                                (found - wanted).abs() < 1e-6,
+                                "slot {slot} of {batch:?}: {found}, not {wanted}\n{graph}"
+                            ),
                         }
                     }
                     folded += usize::from(!transform.folds.is_empty());

@@ -147,6 +147,7 @@ impl TokenLayout {
         };
         let packing = |ciphertext: usize| Packing {
             shape: vec![self.tokens as u32, self.features as u32],
+            batch: 1,
             gather: (0..self.period()).map(|slot| element(ciphertext, slot)).collect(),
             factor: 1.0,
             bound,

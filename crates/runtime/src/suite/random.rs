@@ -70,6 +70,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     let port = |name: &str, gather| Port {
         name: name.into(),
         shape: vec![8],
+        batch: 1,
         ciphertexts: vec![PackedCiphertext {
             level,
             scale: params.scale(level),

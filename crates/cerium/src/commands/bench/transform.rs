@@ -30,7 +30,7 @@ pub(super) fn transform(params: &Params, level: Level, forward: bool) -> Artifac
     };
     let packed =
         PackedCiphertext { level, scale: params.scale(level), gather: GatherId(0), factor: 1.0, error: 0.0 };
-    let port = |name: &str| Port { name: name.into(), shape: vec![1], ciphertexts: vec![packed] };
+    let port = |name: &str| Port { name: name.into(), shape: vec![1], batch: 1, ciphertexts: vec![packed] };
     let stage =
         Stage { name: "main".into(), level_in: level, level_out: level, operations: vec![], error: 0.0 };
     Artifact {

@@ -79,6 +79,14 @@ impl Explain {
     }
 }
 
+/// `[1, 28, 28]`, or `4 x [1, 28, 28]` for a batch.
+fn show_shape(port: &Port) -> String {
+    match port.batch {
+        1 => format!("{:?}", port.shape),
+        batch => format!("{batch} x {:?}", port.shape),
+    }
+}
+
 fn gpu_named(name: &str) -> Result<&'static Gpu, String> {
     let known = || GPUS.iter().map(|gpu| gpu.name).collect::<Vec<_>>().join(", ");
     Gpu::named(name).ok_or_else(|| format!("times are predicted for {}", known()))
@@ -258,7 +266,7 @@ impl Report {
         row([
             kind,
             &port.name,
-            &format!("{:?}", port.shape),
+            &show_shape(port),
             &port.ciphertexts.len().to_string(),
             &level,
             &figures::bytes(self.port_bytes(port)),
@@ -279,6 +287,7 @@ impl Report {
             json!({
                 "name": port.name,
                 "shape": port.shape,
+                "batch": port.batch,
                 "ciphertexts": port.ciphertexts.iter().map(|packed| json!({
                     "level": packed.level.0,
                     "log_scale": packed.scale.log2(),
