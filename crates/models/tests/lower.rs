@@ -101,7 +101,8 @@ fn the_demo_network_keeps_its_accuracy() {
     let graph = import::parse(&model("mnist.onnx")).expect("a valid model");
     let calibration = Dataset::open(&project("models/mnist/calibration")).expect("valid data");
     let calibration = Calibration::measure(&graph, &calibration.inputs()).expect("the shapes fit");
-    let plan = Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default()).expect("it fits");
+    let plan = Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default())
+        .expect("it fits");
     let data = Dataset::open(&path).expect("valid data");
     let (mut clear, mut packed) = (0, 0);
     for i in 0..1000 {
@@ -202,7 +203,9 @@ fn pictures_of_a_batch_do_not_meet() {
     let error = plan(1 << 20).expect_err("more than slots");
     let PackingError::Batch { largest, needed, .. } = error else { panic!("{error}") };
     assert_eq!(largest * needed, params.slots());
-    assert!(plan(largest + 1).expect_err("one too many").to_string().contains(&format!("at most {largest},")));
+    assert!(
+        plan(largest + 1).expect_err("one too many").to_string().contains(&format!("at most {largest},"))
+    );
     // Batches that are full, that leave places empty, and the largest one; the last run of each takes the rest.
     for pictures in [4, 3, largest] {
         let plan = plan(pictures).expect("it fits");
@@ -223,8 +226,8 @@ fn the_first_layer_over_budget_is_named() {
     let loud: Vec<f32> = (0..144).map(|i| (i as f32).sin()).collect();
     let calibration = Calibration::measure(&graph, &[&quiet]).expect("the shapes fit");
     let params = params();
-    let plan =
-        Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &ApproximationOptions::default()).expect("it fits");
+    let plan = Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &ApproximationOptions::default())
+        .expect("it fits");
     let simulation = simulate(&plan, &params, &[&loud], &Budget::default()).expect("the shapes fit");
     let layer = simulation.first_over_budget().expect("ranges are exceeded");
     assert_eq!(layer.name, "stem");
@@ -240,8 +243,8 @@ fn a_network_that_does_not_fit_is_refused() {
     graph.push("wide", conv("wide", 1, 9, 3, 1), vec![NodeId::INPUT]).expect("valid");
     let input = vec![0.5; 1024];
     let calibration = Calibration::measure(&graph, &[&input]).expect("the shapes fit");
-    let error =
-        Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default()).expect_err("too large");
+    let error = Plan::new(&graph, &calibration, 1 << 13, Batch::ONE, &ApproximationOptions::default())
+        .expect_err("too large");
     let PackingError::TooLarge { node, needed, slots, .. } = &error else { panic!("{error}") };
     assert_eq!((node.as_str(), *needed, *slots), ("wide", 1 << 14, 1 << 13));
     assert!(error.to_string().contains("larger ring"));

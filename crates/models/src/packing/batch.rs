@@ -83,7 +83,8 @@ impl Batch {
 
     fn table(self, elements: &[u32], of: impl Fn(usize, u32) -> u32) -> Vec<u32> {
         let entry = |place, element| if element == NO_ELEMENT { element } else { of(place, element) };
-        let entries = elements.iter().flat_map(|&element| (0..self.places()).map(move |place| (place, element)));
+        let entries =
+            elements.iter().flat_map(|&element| (0..self.places()).map(move |place| (place, element)));
         entries.map(|(place, element)| entry(place, element)).collect()
     }
 }
@@ -98,7 +99,10 @@ mod tests {
         let batch = Batch::new(3);
         assert_eq!((batch.places(), batch.room(32), batch.room(2)), (4, 8, 0));
         assert_eq!((batch.slot(2, 5), batch.rotation(-3)), (22, -12));
-        assert_eq!(batch.input(&[1, NONE, 0, NONE], 2), [1, 3, 5, 1, NONE, NONE, NONE, NONE, 0, 2, 4, 0, NONE, NONE, NONE, NONE]);
+        assert_eq!(
+            batch.input(&[1, NONE, 0, NONE], 2),
+            [1, 3, 5, 1, NONE, NONE, NONE, NONE, 0, 2, 4, 0, NONE, NONE, NONE, NONE]
+        );
         assert_eq!(batch.output(&[1, 0], 2), [1, 3, 5, NONE, 0, 2, 4, NONE]);
         assert_eq!(batch.spread(&[7, NONE]), [7, 7, 7, 7, NONE, NONE, NONE, NONE]);
         // What all slots share has no period to keep.

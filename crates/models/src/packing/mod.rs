@@ -8,8 +8,8 @@ mod tokens;
 
 pub use batch::Batch;
 pub use choose::{PackingError, choose};
-pub use diagonals::{Cost, Diagonal, Transform};
 pub(crate) use diagonals::cost;
 use diagonals::shortest;
+pub use diagonals::{Cost, Diagonal, Transform};
 pub use layout::Layout;
 pub use tokens::{TokenError, TokenLayers, TokenLayout, TokenLinear, WeightOrder, token_cost};

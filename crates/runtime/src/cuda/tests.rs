@@ -268,7 +268,8 @@ impl Case {
             factor: 1.0,
             error: 0.0,
         };
-        let port = |name: &str| Port { name: name.into(), shape: vec![4], batch: 1, ciphertexts: vec![packed] };
+        let port =
+            |name: &str| Port { name: name.into(), shape: vec![4], batch: 1, ciphertexts: vec![packed] };
         let stage = |name: &str| Stage {
             name: name.into(),
             level_in: level,
