@@ -5,7 +5,6 @@ mod figures;
 mod files;
 mod input;
 mod network;
-mod packing;
 mod program;
 mod progress;
 mod speed;

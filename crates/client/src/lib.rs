@@ -1,4 +1,5 @@
-//! The secret half of the scheme: keys, encryption, decryption, and the folder they are kept in.
+//! The secret half of the scheme: keys, encryption, decryption, the folder of keys, and the way between tensors and the
+//! slots of a program's ports.
 //!
 //! This is the only crate that knows a secret key. Secrets come from the randomness of the operating system,
 //! are wiped from memory when dropped, and are never printed. Sampling the error and the secret does not
@@ -10,6 +11,7 @@ mod encrypt;
 mod error;
 mod key_folder;
 mod keygen;
+mod port;
 mod random;
 mod sampling;
 mod secret_key;
@@ -19,6 +21,7 @@ pub use encrypt::{encrypt_with_public_key, encrypt_with_secret_key};
 pub use error::ClientError;
 pub use key_folder::{KeyFolder, KeyProgress};
 pub use keygen::{evaluation_key, public_key};
+pub use port::{PortError, excess, pack, unpack};
 pub use sampling::{ERROR_BOUND, ERROR_DEVIATION};
 pub use secret_key::SecretKey;
 

@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 use cerium_artifact::Port;
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::encoding::Encoder;
-use cerium_client::{KeyFolder, SecretKey, decrypt, decrypt_for_sharing};
+use cerium_client::{KeyFolder, SecretKey, decrypt, decrypt_for_sharing, unpack};
+use cerium_models::simulate::largest;
 use serde_json::{Value, json};
 
 use crate::figures::{self, row, small};
-use crate::packing;
 use crate::program::Program;
 
 /// Decrypt the answer of a program.
@@ -78,8 +78,8 @@ impl Answer<'_> {
     fn to_json(&self) -> Value {
         let Answer { port, tensors } = self;
         let (values, largest) = match (port.batch, &tensors[..]) {
-            (1, [values]) => (json!(values), json!(packing::largest(values))),
-            _ => (json!(tensors), tensors.iter().map(|values| packing::largest(values)).collect()),
+            (1, [values]) => (json!(values), json!(largest(values))),
+            _ => (json!(tensors), tensors.iter().map(|values| largest(values)).collect()),
         };
         json!({
             "name": port.name,
@@ -95,7 +95,7 @@ impl Answer<'_> {
         let Answer { port, tensors } = self;
         let mut text = String::new();
         for (index, values) in tensors.iter().enumerate() {
-            let largest = packing::largest(values);
+            let largest = largest(values);
             let mark = |index| if index == largest { "<- largest" } else { "" };
             let rows = values
                 .iter()
@@ -141,7 +141,7 @@ pub(super) fn decrypt_outputs<'p>(
         });
         let slots: Vec<_> = slots.collect::<Result<_, _>>()?;
         let noise = share_bits.map_or(0.0, |bits| (-f64::from(bits)).exp2());
-        outputs.push(Answer { port, tensors: packing::unpack(artifact, port, &slots, noise)? });
+        outputs.push(Answer { port, tensors: unpack(artifact, port, &slots, noise)? });
     }
     Ok(outputs)
 }

@@ -9,11 +9,12 @@ use anyhow::{Context, Result, bail};
 use cerium_ckks::encoding::Encoder;
 use cerium_ckks::params::Params;
 use cerium_ckks::wire;
-use cerium_client::{SecretKey, encrypt_with_secret_key};
+use cerium_client::{SecretKey, encrypt_with_secret_key, pack, unpack};
 use cerium_compiler::ciphertext::Interpreter;
 use cerium_models::approximation::ApproximationOptions;
 use cerium_models::data::Dataset;
 use cerium_models::packing::Batch;
+use cerium_models::simulate::largest;
 use cerium_models::{picture, reference};
 use cerium_runtime::{CpuDevice, KeyStore, Session};
 use serde_json::{Value, json};
@@ -24,7 +25,6 @@ use super::keygen::evaluation_keys;
 use super::run::{stage_times, stages_json};
 use crate::figures::{self, row, small};
 use crate::network::{Choice, Compiled, Network, compile_network};
-use crate::packing::{self, largest};
 use crate::program::Program;
 use crate::progress::Progress;
 
@@ -152,7 +152,7 @@ impl Demo {
         let slots = Interpreter::new(&source.module).run(&[slots]);
         Ok(Outcome {
             clear: reference::run(&network.graph, &pixels)?,
-            approximated: packing::unpack(&program.artifact, port, &slots, 1.0)?.swap_remove(0),
+            approximated: unpack(&program.artifact, port, &slots, 1.0)?.swap_remove(0),
             pixels,
             label,
             device: session.device(),
@@ -203,7 +203,7 @@ fn digits(images: &[u8], labels: &[u8]) -> Dataset {
 fn encrypt(program: &Program, secret: &SecretKey, pixels: &[f32]) -> Result<Vec<u8>> {
     let (params, port) = (&program.params, program.input()?);
     let encoder = Encoder::new(params);
-    let slots = packing::pack(&program.artifact, port, &[pixels])?;
+    let slots = pack(&program.artifact, port, &[pixels])?;
     let encrypted = slots
         .iter()
         .zip(&port.ciphertexts)

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use cerium_ckks::encoding::Encoder;
 use cerium_ckks::wire;
-use cerium_client::{KeyFolder, encrypt_with_public_key, encrypt_with_secret_key};
+use cerium_client::{KeyFolder, encrypt_with_public_key, encrypt_with_secret_key, excess, pack};
 use serde_json::json;
 
 use crate::program::Program;
-use crate::{figures, files, input, packing};
+use crate::{figures, files, input};
 
 /// Encrypt an input for a program.
 #[derive(Debug, clap::Args)]
@@ -49,9 +49,9 @@ impl Encrypt {
             inputs.extend(input::read(source)?);
         }
         let values: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let slots = packing::pack(&program.artifact, port, &values)
+        let slots = pack(&program.artifact, port, &values)
             .with_context(|| format!("cannot encrypt {}", self.input.join(", ")))?;
-        let excess = packing::excess(&slots);
+        let excess = excess(&slots);
         if excess > 1.0 {
             eprintln!(
                 "warning: the input reaches {excess:.1} times the range that the program was calibrated for; the answer may \

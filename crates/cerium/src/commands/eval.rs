@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::encoding::Encoder;
-use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key};
+use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key, pack};
 use cerium_models::data::Dataset;
 use cerium_models::reference;
+use cerium_models::simulate::largest;
 use cerium_runtime::{KeyStore, Session};
 use serde_json::json;
 
@@ -19,7 +20,6 @@ use super::run::{show_stages, stage_times, stages_json};
 use super::{ReportArgs, Threads};
 use crate::figures::{self, row};
 use crate::network::Network;
-use crate::packing::{largest, pack};
 use crate::program::Program;
 use crate::progress::Progress;
 
