@@ -27,6 +27,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "cerium-models",
         ],
     ),
+    // Stage programs of a benchmark: clients and servers, but neither compiler nor command line.
+    (
+        "cerium-fhe-benchmarking",
+        &["cerium-ckks", "cerium-artifact", "cerium-client", "cerium-runtime", "cerium-models"],
+    ),
 ];
 
 #[test]
