@@ -11,7 +11,7 @@ use cerium_models::simulate::largest;
 
 use crate::layout::{self, Instance, empty_folder};
 use crate::rows::{self, RowWriter};
-use crate::submission::{Submission, elements};
+use crate::submission::Submission;
 
 /// Makes a fresh secret key and exactly the evaluation keys that the network needs.
 ///
@@ -37,7 +37,7 @@ pub(crate) fn preprocess(submission: &Submission, instance: Instance) -> Result<
     let mut preprocessed = RowWriter::create(&instance.preprocessed())?;
     for pixels in rows::read(&instance.pixels(), "the harness")? {
         let mut pixels = pixels?;
-        submission.pictures_at_a_time(pixels.len())?;
+        submission.check(&pixels)?;
         submission.normalise(&mut pixels)?;
         preprocessed.write(&pixels)?;
     }
@@ -50,19 +50,13 @@ pub(crate) fn encrypt(submission: &Submission, instance: Instance) -> Result<()>
     let secret = KeyFolder::new(instance.secret_key()).secret_key(params)?;
     let encoder = Encoder::new(params);
     empty_folder(&instance.upload())?;
-    let mut pictures = rows::read(&instance.preprocessed(), "client_preprocess_input")?.peekable();
-    let mut index = 0;
-    while pictures.peek().is_some() {
-        // The last file has room left where the pictures do not fill it.
-        let mut values = Vec::with_capacity(elements(port));
-        while values.len() < elements(port) {
-            let Some(picture) = pictures.next() else { break };
-            let picture = picture?;
-            submission.pictures_at_a_time(picture.len())?;
-            values.extend(picture);
+    let mut pictures = rows::read(&instance.preprocessed(), "client_preprocess_input")?;
+    for index in 0.. {
+        let inputs = pictures.by_ref().take(port.batch as usize).collect::<Result<Vec<_>>>()?;
+        if inputs.is_empty() {
+            break;
         }
-        values.resize(elements(port), 0.0);
-        let slots = pack(artifact, port, &values)?;
+        let slots = pack(artifact, port, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         let reach = excess(&slots);
         if reach > 1.0 {
             eprintln!(
@@ -76,7 +70,6 @@ pub(crate) fn encrypt(submission: &Submission, instance: Instance) -> Result<()>
         let ciphertexts = ciphertexts.collect::<Result<Vec<_>, _>>()?;
         let bytes = wire::encode_seeded_ciphertexts(params, submission.digest, &ciphertexts);
         layout::write(&instance.request(index), &bytes)?;
-        index += 1;
     }
     Ok(())
 }
@@ -86,11 +79,13 @@ pub(crate) fn decrypt(submission: &Submission, instance: Instance) -> Result<()>
     let (artifact, params, port) = (&submission.artifact, &submission.params, submission.output());
     let secret = KeyFolder::new(instance.secret_key()).secret_key(params)?;
     let encoder = Encoder::new(params);
-    let mut pictures = rows::read(&instance.preprocessed(), "client_preprocess_input")?.peekable();
+    let mut pictures = rows::read(&instance.preprocessed(), "client_preprocess_input")?;
     let mut scores = RowWriter::create(&instance.scores())?;
     for index in 0.. {
-        let Some(first) = pictures.next() else { break };
-        let at_a_time = submission.pictures_at_a_time(first?.len())?;
+        let inputs = pictures.by_ref().take(port.batch as usize).collect::<Result<Vec<_>>>()?.len();
+        if inputs == 0 {
+            break;
+        }
         let bytes = layout::read(&instance.answer(index), "server_encrypted_compute")?;
         let ciphertexts = submission.ciphertexts(&bytes)?;
         if ciphertexts.len() != port.ciphertexts.len() {
@@ -98,13 +93,8 @@ pub(crate) fn decrypt(submission: &Submission, instance: Instance) -> Result<()>
         }
         let slots =
             ciphertexts.iter().map(|ciphertext| scheme::decrypt(params, &encoder, &secret, ciphertext));
-        let values = unpack(artifact, port, &slots.collect::<Result<Vec<_>, _>>()?, 0.0)?;
-        let classes = values.len() / at_a_time;
-        for (position, values) in values.chunks_exact(classes).enumerate() {
-            if position == 0 || pictures.next().transpose()?.is_some() {
-                scores.write(values)?;
-            }
-        }
+        let tensors = unpack(artifact, port, &slots.collect::<Result<Vec<_>, _>>()?, 0.0)?;
+        tensors.iter().take(inputs).try_for_each(|tensor| scores.write(tensor))?;
     }
     scores.finish()
 }

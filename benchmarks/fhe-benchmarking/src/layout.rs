@@ -110,7 +110,7 @@ impl Instance {
         self.io().join("ciphertexts_upload")
     }
 
-    /// Input `index` of the network: one picture, or as many as the network takes at a time.
+    /// Ciphertext `index` of the network's input: as many pictures as the network takes at a time.
     pub(crate) fn request(self, index: usize) -> PathBuf {
         self.upload().join(format!("cipher_input_{index}.bin"))
     }

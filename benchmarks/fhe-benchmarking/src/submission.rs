@@ -69,22 +69,20 @@ impl Submission {
         &self.artifact.outputs[0]
     }
 
-    /// How many pictures of so many pixels the network takes at a time.
-    ///
-    /// # Errors
-    /// Pictures that do not fill its input.
-    pub(crate) fn pictures_at_a_time(&self, pixels: usize) -> Result<usize> {
-        let elements = elements(self.input());
-        if pixels == 0 || !elements.is_multiple_of(pixels) {
+    /// Checks that a picture has as many pixels as the network takes.
+    pub(crate) fn check(&self, pixels: &[f32]) -> Result<()> {
+        let port = self.input();
+        if pixels.len() != port.elements() {
             bail!(
-                "the pictures have {pixels} pixels, `{}` of the network `{}` has shape {:?}; was the network built for \
-                 another data set?",
-                self.input().name,
+                "the pictures have {} pixels, `{}` of the network `{}` has shape {:?}; was the network built for another data \
+                 set?",
+                pixels.len(),
+                port.name,
                 self.artifact.name,
-                self.input().shape
+                port.shape
             );
         }
-        Ok(elements / pixels)
+        Ok(())
     }
 
     /// Pixels in `[0, 1]`, channel by channel, as the network takes them.
@@ -136,9 +134,4 @@ impl Normalisation {
         }
         Ok(read)
     }
-}
-
-/// Elements of a port's tensor.
-pub(crate) fn elements(port: &Port) -> usize {
-    port.shape.iter().map(|&extent| extent as usize).product()
 }
