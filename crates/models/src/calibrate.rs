@@ -6,7 +6,8 @@
 
 use crate::approximation::Density;
 use crate::graph::{Graph, NodeId, Op};
-use crate::reference::{self, InputError};
+use crate::reference::{self, InputError, check_input, exact};
+use cerium_compiler::ciphertext::{LANES, Lanes};
 use rayon::prelude::*;
 
 /// Bins of a channel's histogram over `[-largest, largest]`.
@@ -91,10 +92,11 @@ impl Range {
         }
     }
 
-    fn include(&mut self, values: &[f64]) {
+    /// Takes in the first `count` lanes of a value.
+    fn include(&mut self, values: &[Lanes], count: usize) {
         let plane = values.len() / self.channels.len();
         for (largest, values) in self.channels.iter_mut().zip(values.chunks_exact(plane)) {
-            for &value in values {
+            for &value in values.iter().flat_map(|lanes| &lanes[..count]) {
                 self.min = self.min.min(value);
                 self.max = self.max.max(value);
                 *largest = largest.max(value.abs());
@@ -129,45 +131,51 @@ impl Calibration {
         if samples.is_empty() {
             return Err(CalibrationError::Empty);
         }
-        let trace = |index: usize| {
-            reference::trace(graph, samples[index])
-                .map_err(|source| CalibrationError::Sample { index, source })
-        };
+        for (index, sample) in samples.iter().enumerate() {
+            check_input(&graph.input().shape, sample)
+                .map_err(|source| CalibrationError::Sample { index, source })?;
+        }
         let empty =
             || -> Vec<Range> { graph.nodes().map(|(_, node)| Range::empty(node.channels())).collect() };
-        let mut ranges = (0..samples.len())
-            .into_par_iter()
-            .try_fold(empty, |mut ranges, index| {
-                ranges.iter_mut().zip(trace(index)?).for_each(|(range, values)| range.include(&values));
-                Ok(ranges)
+        let mut ranges = samples
+            .par_chunks(LANES)
+            .fold(empty, |mut ranges, samples| {
+                let include = |id: NodeId, values: &[_]| ranges[id.index()].include(values, samples.len());
+                reference::walk(graph, samples, exact(graph), include);
+                ranges
             })
-            .try_reduce(empty, |mut a, b| {
+            .reduce(empty, |mut a, b| {
                 a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-                Ok(a)
-            })?;
-        let activations: Vec<NodeId> = graph
+                a
+            });
+        let mut activations: Vec<NodeId> = graph
             .nodes()
             .filter(|(_, node)| matches!(node.op, Op::Activation(_)))
             .map(|(_, node)| node.inputs[0])
             .collect();
+        // A value may feed several.
+        activations.sort_unstable();
+        activations.dedup();
         let none = || -> Vec<Vec<u32>> {
             activations.iter().map(|id| vec![0; ranges[id.index()].channels.len() * BINS]).collect()
         };
-        let histograms = (0..samples.len())
-            .into_par_iter()
-            .try_fold(none, |mut histograms, index| {
-                let values = trace(index)?;
-                for (histogram, id) in histograms.iter_mut().zip(&activations) {
-                    count(histogram, &values[id.index()], &ranges[id.index()].channels);
-                }
-                Ok(histograms)
+        let histograms = samples
+            .par_chunks(LANES)
+            .fold(none, |mut histograms, samples| {
+                reference::walk(graph, samples, exact(graph), |id, values| {
+                    if let Ok(place) = activations.binary_search(&id) {
+                        let values = values.iter().map(|lanes| &lanes[..samples.len()]);
+                        count(&mut histograms[place], values, &ranges[id.index()].channels);
+                    }
+                });
+                histograms
             })
-            .try_reduce(none, |mut a, b| {
+            .reduce(none, |mut a, b| {
                 for (a, b) in a.iter_mut().flatten().zip(b.iter().flatten()) {
                     *a = a.saturating_add(*b);
                 }
-                Ok(a)
-            })?;
+                a
+            });
         for (id, histogram) in activations.iter().zip(histograms) {
             ranges[id.index()].histogram = histogram;
         }
@@ -186,12 +194,11 @@ impl Calibration {
 }
 
 /// Adds values to per-channel histograms.
-fn count(histogram: &mut [u32], values: &[f64], largest: &[f64]) {
+fn count<'a>(histogram: &mut [u32], mut values: impl ExactSizeIterator<Item = &'a [f64]>, largest: &[f64]) {
     let plane = values.len() / largest.len();
-    let channels = histogram.chunks_exact_mut(BINS).zip(values.chunks_exact(plane)).zip(largest);
-    for ((counts, values), &largest) in channels {
+    for (counts, &largest) in histogram.chunks_exact_mut(BINS).zip(largest) {
         let factor = if largest > 0.0 { BINS as f64 / (2.0 * largest) } else { 0.0 };
-        for &value in values {
+        for &value in values.by_ref().take(plane).flatten() {
             let bin = (value + largest) * factor;
             counts[(bin as usize).min(BINS - 1)] += 1;
         }

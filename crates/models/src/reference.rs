@@ -1,6 +1,9 @@
 //! The network in the clear, in double precision: the oracle for everything that approximates it.
 
 use crate::graph::{AveragePool, Conv, Dense, Graph, NodeId, Op};
+use cerium_ckks::dispatch;
+use cerium_ckks::isa::Isa;
+use cerium_compiler::ciphertext::{LANES, Lanes};
 
 /// An input that the network cannot take.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
@@ -31,40 +34,81 @@ pub fn run(graph: &Graph, input: &[f32]) -> Result<Vec<f64>, InputError> {
 
 /// The values of all nodes, by [`NodeId::index`].
 pub fn trace(graph: &Graph, input: &[f32]) -> Result<Vec<Vec<f64>>, InputError> {
-    trace_with(graph, input, |id, x| match graph[id].op {
-        Op::Activation(activation) => activation.apply(x),
-        _ => unreachable!("called for activation nodes only"),
-    })
+    check_input(&graph.input().shape, input)?;
+    let mut values = Vec::with_capacity(graph.nodes().len());
+    walk(graph, &[input], exact(graph), |_, value| {
+        values.push(value.iter().map(|lanes| lanes[0]).collect());
+    });
+    Ok(values)
 }
 
-/// As [`trace`], with `activate(node, x)` in the place of every activation function: a run with approximations.
-pub fn trace_with(
+/// The activations of the network themselves, for [`walk`].
+pub fn exact(graph: &Graph) -> impl Fn(NodeId, &mut [Lanes]) {
+    move |id, values| match graph[id].op {
+        Op::Activation(activation) => {
+            values.as_flattened_mut().iter_mut().for_each(|x| *x = activation.apply(*x));
+        }
+        _ => unreachable!("called for activation nodes only"),
+    }
+}
+
+/// Computes the network for at most [`LANES`] inputs side by side: the weights are read once for all of them, and the lanes fill
+/// vectors. `activate(node, values)` turns the input of an activation into its value, in place; `visit(node, values)` sees
+/// every node's value in order, and values that no later node needs are dropped. Lanes without an input hold what an input
+/// of zeros gives.
+///
+/// # Panics
+/// If there are more inputs than lanes, or [`check_input`] refuses one.
+pub fn walk(
     graph: &Graph,
-    input: &[f32],
-    mut activate: impl FnMut(NodeId, f64) -> f64,
-) -> Result<Vec<Vec<f64>>, InputError> {
-    check_input(&graph.input().shape, input)?;
-    let mut values: Vec<Vec<f64>> = Vec::with_capacity(graph.nodes().len());
+    inputs: &[&[f32]],
+    activate: impl Fn(NodeId, &mut [Lanes]),
+    mut visit: impl FnMut(NodeId, &[Lanes]),
+) {
+    assert!(inputs.len() <= LANES, "{} inputs for {LANES} lanes", inputs.len());
+    let mut uses = vec![0usize; graph.nodes().len()];
+    graph.nodes().flat_map(|(_, node)| &node.inputs).for_each(|input| uses[input.index()] += 1);
+    let mut values: Vec<Vec<Lanes>> = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.nodes() {
         let operand = |index: usize| &values[node.inputs[index].index()];
         let value = match &node.op {
-            Op::Input => input.iter().map(|&x| f64::from(x)).collect(),
+            Op::Input => {
+                let lane = |element: usize| {
+                    std::array::from_fn(|lane| {
+                        inputs.get(lane).map_or(0.0, |input| f64::from(input[element]))
+                    })
+                };
+                (0..node.elements()).map(lane).collect()
+            }
             Op::Conv(conv) => {
                 let from = &graph[node.inputs[0]].shape;
                 convolve(conv, operand(0), [from[1], from[2]], [node.shape[1], node.shape[2]])
             }
             Op::Dense(dense) => multiply(dense, operand(0)),
-            Op::Activation(_) => operand(0).iter().map(|&x| activate(id, x)).collect(),
-            Op::Add => operand(0).iter().zip(operand(1)).map(|(a, b)| a + b).collect(),
+            Op::Activation(_) => {
+                let mut value = operand(0).clone();
+                activate(id, &mut value);
+                value
+            }
+            Op::Add => {
+                let pairs = operand(0).iter().zip(operand(1));
+                pairs.map(|(a, b)| std::array::from_fn(|lane| a[lane] + b[lane])).collect()
+            }
             Op::AveragePool(pool) => {
                 let from = &graph[node.inputs[0]].shape;
                 average(pool, operand(0), [from[1], from[2]], [node.shape[1], node.shape[2]])
             }
             Op::Reshape => operand(0).clone(),
         };
+        visit(id, &value);
         values.push(value);
+        for input in &node.inputs {
+            uses[input.index()] -= 1;
+            if uses[input.index()] == 0 {
+                values[input.index()] = Vec::new();
+            }
+        }
     }
-    Ok(values)
 }
 
 /// Checks the number of elements and that all are finite.
@@ -78,68 +122,131 @@ pub fn check_input(shape: &[usize], input: &[f32]) -> Result<(), InputError> {
     }
 }
 
-/// One row of the picture at a time and one tap of the kernel at a time, so that the inner loop is a long
-/// multiply-add over contiguous outputs.
-fn convolve(conv: &Conv, x: &[f64], from: [usize; 2], to: [usize; 2]) -> Vec<f64> {
+/// For each position along one axis, the taps of the window that lie inside the picture, and the positions that they read.
+type Taps = Vec<Vec<(usize, usize)>>;
+
+fn taps(conv: &Conv, axis: usize, from: usize, to: usize) -> Taps {
+    let kernel = conv.weight.shape[2 + axis];
+    let inside = |position| {
+        (0..kernel)
+            .filter_map(move |tap| Some((tap, conv.window.source(axis, position, tap, from)?)))
+            .collect()
+    };
+    (0..to).map(inside).collect()
+}
+
+/// Output channels that share what they read while it is in registers.
+const TOGETHER: usize = 4;
+
+fn convolve(conv: &Conv, x: &[Lanes], from: [usize; 2], to: [usize; 2]) -> Vec<Lanes> {
     let [outputs, per_group, height, width] = conv.extents();
-    let stride = conv.window.stride[1];
-    let mut out = Vec::with_capacity(outputs * to[0] * to[1]);
-    for o in 0..outputs {
-        let group = o / (outputs / conv.groups);
-        for row in 0..to[0] {
-            let start = out.len();
-            out.resize(start + to[1], f64::from(conv.bias[o]));
-            let line = &mut out[start..];
-            for i in 0..per_group {
-                let plane = &x[(group * per_group + i) * from[0] * from[1]..][..from[0] * from[1]];
-                for dy in 0..height {
-                    let Some(source) = conv.window.source(0, row, dy, from[0]) else { continue };
-                    let source = &plane[source * from[1]..][..from[1]];
-                    for dx in 0..width {
-                        let w =
-                            f64::from(conv.weight.values[((o * per_group + i) * height + dy) * width + dx]);
-                        // Outputs whose tap lies inside the picture: a contiguous range of columns.
-                        let inside = |column| conv.window.source(1, column, dx, from[1]);
-                        let Some(first) = (0..to[1]).find(|&column| inside(column).is_some()) else {
-                            continue;
-                        };
-                        let end = (first..to[1]).rev().find(|&column| inside(column).is_some());
-                        let end = end.expect("the first one is inside") + 1;
-                        let begin = inside(first).expect("found above");
-                        let taps = source[begin..].iter().step_by(stride);
-                        line[first..end].iter_mut().zip(taps).for_each(|(sum, x)| *sum += w * x);
-                    }
-                }
-            }
-        }
+    let taps = [taps(conv, 0, from[0], to[0]), taps(conv, 1, from[1], to[1])];
+    let (plane, size) = (to[0] * to[1], per_group * height * width);
+    let mut out = vec![[0.0; LANES]; outputs * plane];
+    // Channels of different groups read different inputs.
+    let together = if (outputs / conv.groups).is_multiple_of(TOGETHER) { TOGETHER } else { 1 };
+    for (block, out) in out.chunks_mut(together * plane).enumerate() {
+        let first = block * together;
+        let group = first / (outputs / conv.groups);
+        let x = &x[group * per_group * from[0] * from[1]..][..per_group * from[0] * from[1]];
+        let weights = |tap| {
+            std::array::from_fn(|o| {
+                let o = first + o.min(together - 1);
+                f64::from(conv.weight.values[o * size + tap])
+            })
+        };
+        let block = Block {
+            weights: (0..size).map(weights).collect(),
+            bias: std::array::from_fn(|o| conv.bias[first + o.min(together - 1)].into()),
+            kernel: [height, width],
+            from,
+        };
+        let (block, taps) = (&block, &taps);
+        dispatch!(Isa::detect(), convolve_block(block: &Block, x: &[Lanes], taps: &[Taps; 2], out: &mut [Lanes]));
     }
     out
 }
 
-fn multiply(dense: &Dense, x: &[f64]) -> Vec<f64> {
-    let rows = dense.weight.values.chunks_exact(x.len());
-    rows.zip(&dense.bias)
-        .map(|(row, &bias)| f64::from(bias) + row.iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>())
-        .collect()
+/// Some output channels of a convolution.
+struct Block {
+    /// Of each tap, for all channels.
+    weights: Vec<[f64; TOGETHER]>,
+    bias: [f64; TOGETHER],
+    kernel: [usize; 2],
+    /// Extents of an input plane.
+    from: [usize; 2],
 }
 
-fn average(pool: &AveragePool, x: &[f64], from: [usize; 2], to: [usize; 2]) -> Vec<f64> {
+/// The planes of a block's channels.
+///
+/// # Safety
+/// None: compiled for the features of `V`, it uses no vector type itself.
+#[inline(always)]
+unsafe fn convolve_block<V: cerium_ckks::lanes::Lanes>(
+    block: &Block,
+    x: &[Lanes],
+    [rows, columns]: &[Taps; 2],
+    out: &mut [Lanes],
+) {
+    let [height, width] = block.kernel;
+    let area = block.from[0] * block.from[1];
+    let plane = rows.len() * columns.len();
+    let mut position = 0;
+    for row in rows {
+        for column in columns {
+            let mut sums = block.bias.map(|bias| [bias; LANES]);
+            for (x, weights) in x.chunks_exact(area).zip(block.weights.chunks_exact(height * width)) {
+                for &(dy, y) in row {
+                    let (x, weights) =
+                        (&x[y * block.from[1]..][..block.from[1]], &weights[dy * width..][..width]);
+                    for &(dx, column) in column {
+                        let (x, weights) = (&x[column], &weights[dx]);
+                        for (sum, w) in sums.iter_mut().zip(weights) {
+                            for (sum, x) in sum.iter_mut().zip(x) {
+                                *sum += w * x;
+                            }
+                        }
+                    }
+                }
+            }
+            for (out, sum) in out[position..].iter_mut().step_by(plane).zip(&sums) {
+                *out = *sum;
+            }
+            position += 1;
+        }
+    }
+}
+
+fn multiply(dense: &Dense, x: &[Lanes]) -> Vec<Lanes> {
+    let rows = dense.weight.values.chunks_exact(x.len()).zip(&dense.bias);
+    let row = |(row, &bias): (&[f32], &f32)| {
+        let mut sum = [f64::from(bias); LANES];
+        row.iter().zip(x).for_each(|(&w, x)| add_product(&mut sum, w.into(), x));
+        sum
+    };
+    rows.map(row).collect()
+}
+
+fn average(pool: &AveragePool, x: &[Lanes], from: [usize; 2], to: [usize; 2]) -> Vec<Lanes> {
     let mut out = Vec::with_capacity(x.len() / (from[0] * from[1]) * to[0] * to[1]);
     for plane in x.chunks_exact(from[0] * from[1]) {
         for row in 0..to[0] {
             for column in 0..to[1] {
-                let rows = (0..pool.kernel[0]).filter_map(|tap| pool.window.source(0, row, tap, from[0]));
-                let sum: f64 = rows
-                    .map(|y| {
-                        (0..pool.kernel[1])
-                            .filter_map(|tap| pool.window.source(1, column, tap, from[1]))
-                            .map(|x_| plane[y * from[1] + x_])
-                            .sum::<f64>()
-                    })
-                    .sum();
-                out.push(sum / pool.divisor(row, column, from));
+                let mut sum = [0.0; LANES];
+                for y in (0..pool.kernel[0]).filter_map(|tap| pool.window.source(0, row, tap, from[0])) {
+                    for x in (0..pool.kernel[1]).filter_map(|tap| pool.window.source(1, column, tap, from[1]))
+                    {
+                        add_product(&mut sum, 1.0, &plane[y * from[1] + x]);
+                    }
+                }
+                let divisor = pool.divisor(row, column, from);
+                out.push(sum.map(|sum| sum / divisor));
             }
         }
     }
     out
+}
+
+fn add_product(sum: &mut Lanes, w: f64, x: &Lanes) {
+    sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += w * x);
 }

@@ -5,10 +5,12 @@
 
 use crate::graph::{NodeId, Op};
 use crate::lower::Plan;
-use crate::reference::{self, InputError};
+use crate::reference::{self, InputError, exact};
 use cerium_ckks::params::Params;
-use cerium_compiler::ciphertext::{Interpreter, Slots};
+use cerium_compiler::ciphertext::{LANES, LaneInterpreter, Lanes};
+use cerium_compiler::dsl::Packing;
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What a layer may lose before it is reported.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,42 +123,60 @@ impl Sums {
     }
 }
 
-/// Runs original and program on every input, as many at once as the plan's batch.
+/// Runs original and program on every input, as many in a ciphertext as the plan's batch, several of those side by side, on
+/// all threads; `progress(done, total)` is called as inputs are done.
 pub fn simulate(
     plan: &Plan<'_>,
     params: &Params,
     inputs: &[&[f32]],
     budget: &Budget,
+    progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Simulation, SimulationError> {
     let graph = plan.graph();
+    for (index, input) in inputs.iter().enumerate() {
+        reference::check_input(&graph.input().shape, input)
+            .map_err(|source| SimulationError { index, source })?;
+    }
     let program = plan.probed(params);
-    let interpreter = Interpreter::new(&program.module);
-    let output = graph.output().index();
+    let interpreter = LaneInterpreter::new(&program.module).expect("programs of networks are real");
+    let ids: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    let (done, total) = (AtomicUsize::new(0), inputs.len());
     let batch = plan.batch().pictures();
-    // One run of the program for the inputs of a batch.
-    let run = |(first, inputs): (usize, &[&[f32]])| {
-        for (index, input) in inputs.iter().enumerate() {
-            let index = first * batch + index;
-            reference::check_input(&graph.input().shape, input)
-                .map_err(|source| SimulationError { index, source })?;
-        }
-        let values = interpreter.run(&[program.inputs[0].packings[0].slots(inputs, params.slots())]);
-        let run = |(picture, input): (usize, &&[f32])| {
-            let clear = reference::trace(graph, input).expect("the input was checked");
-            let nodes = graph.nodes().zip(clear.iter().zip(&values));
-            let sums: Vec<Sums> = nodes
-                .map(|((id, _), (clear, slots))| compare(clear, &unpack(plan, id, picture, slots), slots))
-                .collect();
-            let packed = unpack(plan, graph.output(), picture, &values[output]);
-            (sums, clear.into_iter().nth(output).expect("the output is a node"), packed)
+    let run = |inputs: &[&[f32]]| {
+        let lanes: Vec<&[&[f32]]> = inputs.chunks(batch).collect();
+        // The pictures of all lanes that lie in the same place, with the values of all nodes. The last lane may lack some.
+        let picture = |place: usize| {
+            let inputs: Vec<&[f32]> = lanes.iter().filter_map(|lane| lane.get(place).copied()).collect();
+            let mut clear = Vec::with_capacity(ids.len());
+            reference::walk(graph, &inputs, exact(graph), |_, value| clear.push(value.to_vec()));
+            (inputs.len(), clear)
         };
-        Ok(inputs.par_iter().enumerate().map(run).collect::<Vec<_>>())
+        let pictures: Vec<(usize, Vec<Vec<Lanes>>)> = (0..lanes[0].len()).map(picture).collect();
+        let mut sums = vec![Sums::EMPTY; ids.len()];
+        let mut packed = vec![Vec::new(); pictures.len()];
+        let slots = pack(&program.inputs[0].packings[0], &lanes);
+        interpreter.run(vec![slots], &mut |node, slots| {
+            for (place, (count, clear)) in pictures.iter().enumerate() {
+                let values = unpack(plan, ids[node], place, slots);
+                sums[node] = sums[node].merge(compare(&clear[node], &values, slots, *count));
+                if ids[node] == graph.output() {
+                    packed[place] = values;
+                }
+            }
+        });
+        let outputs = (0..inputs.len()).map(|index| {
+            let (lane, place) = (index / batch, index % batch);
+            let of = |values: &[Lanes]| values.iter().map(|value| value[lane]).collect();
+            (of(&pictures[place].1[graph.output().index()]), of(&packed[place]))
+        });
+        let outputs: Vec<(Vec<f64>, Vec<f64>)> = outputs.collect();
+        progress(done.fetch_add(inputs.len(), Ordering::Relaxed) + inputs.len(), total);
+        (sums, outputs)
     };
-    let runs: Vec<_> = inputs.par_chunks(batch).enumerate().map(run).collect::<Result<_, _>>()?;
-    let runs: Vec<_> = runs.into_iter().flatten().collect();
+    let runs: Vec<_> = inputs.par_chunks(LANES * batch).map(run).collect();
     let layers = graph.nodes().map(|(id, node)| {
-        let sums = runs.iter().map(|(sums, ..)| sums[id.index()]).fold(Sums::EMPTY, Sums::merge);
-        let count = (runs.len() * node.elements()).max(1) as f64;
+        let sums = runs.iter().map(|(sums, _)| sums[id.index()]).fold(Sums::EMPTY, Sums::merge);
+        let count = (inputs.len() * node.elements()).max(1) as f64;
         let relative_error = (sums.square_error / sums.square.max(f64::MIN_POSITIVE)).sqrt();
         let feeds_activation =
             graph.nodes().any(|(_, reader)| matches!(reader.op, Op::Activation(_)) && reader.inputs[0] == id);
@@ -188,29 +208,43 @@ pub fn simulate(
         }
     });
     let layers = layers.collect();
-    let (clear, packed) = runs.into_iter().map(|(_, clear, packed)| (clear, packed)).unzip();
+    let (clear, packed) = runs.into_iter().flat_map(|(_, outputs)| outputs).unzip();
     Ok(Simulation { layers, clear, packed })
 }
 
-/// The elements of a node's value of one picture of the batch.
-fn unpack(plan: &Plan<'_>, id: NodeId, picture: usize, slots: &Slots) -> Vec<f64> {
-    let step = plan.step(id);
-    let slot = |element| plan.batch().slot(picture, step.layout.slot(element));
-    let elements = 0..plan.graph()[id].elements();
-    elements.map(|element| slots[slot(element)].re * step.scale.of(element)).collect()
+/// One period of the slots of each lane's inputs.
+fn pack(packing: &Packing, lanes: &[&[&[f32]]]) -> Vec<Lanes> {
+    let mut packed = vec![[0.0; LANES]; packing.gather.len()];
+    for (lane, inputs) in lanes.iter().enumerate() {
+        let slots = packing.slots(inputs, packing.gather.len());
+        packed.iter_mut().zip(slots).for_each(|(packed, slot)| packed[lane] = slot.re);
+    }
+    packed
 }
 
-fn compare(clear: &[f64], packed: &[f64], slots: &Slots) -> Sums {
-    let slot = slots.iter().map(|slot| slot.re.abs()).fold(0.0, f64::max);
-    clear.iter().zip(packed).fold(Sums { slot, ..Sums::EMPTY }, |sums, (&value, &packed)| {
+/// The elements of a node's value of one picture of the batch.
+fn unpack(plan: &Plan<'_>, id: NodeId, picture: usize, slots: &[Lanes]) -> Vec<Lanes> {
+    let step = plan.step(id);
+    let element = |element| {
+        let (slot, scale) = (plan.batch().slot(picture, step.layout.slot(element)), step.scale.of(element));
+        slots[slot & (slots.len() - 1)].map(|slot| slot * scale)
+    };
+    (0..plan.graph()[id].elements()).map(element).collect()
+}
+
+/// What the first `count` lanes of a layer add to its report.
+fn compare(clear: &[Lanes], packed: &[Lanes], slots: &[Lanes], count: usize) -> Sums {
+    let lanes =
+        |values: &[Lanes]| -> Vec<f64> { values.iter().flat_map(|lanes| &lanes[..count]).copied().collect() };
+    let mut sums =
+        Sums { slot: lanes(slots).iter().fold(0.0, |most, slot| slot.abs().max(most)), ..Sums::EMPTY };
+    for (value, packed) in lanes(clear).into_iter().zip(lanes(packed)) {
         let error = (value - packed).abs();
-        sums.merge(Sums {
-            min: value,
-            max: value,
-            slot: 0.0,
-            error,
-            square_error: error * error,
-            square: value * value,
-        })
-    })
+        sums.min = sums.min.min(value);
+        sums.max = sums.max.max(value);
+        sums.error = sums.error.max(error);
+        sums.square_error += error * error;
+        sums.square += value * value;
+    }
+    sums
 }

@@ -28,30 +28,34 @@ fn params() -> Params {
     Params::named("leveled-14").expect("a named set")
 }
 
-/// The network with the plan's polynomials in the place of its activations, unpacked.
-fn approximated(plan: &Plan<'_>, input: &[f32]) -> Vec<Vec<f64>> {
+/// Outputs of the network with the plan's polynomials in the place of its activations, unpacked.
+fn approximated(plan: &Plan<'_>, input: &[f32]) -> Vec<f64> {
     let graph = plan.graph();
-    let polynomial = |id: NodeId, x: f64, scale: f64| match &plan.step(id).realization {
-        Realization::Polynomial(p) if p.activation.is_homogeneous() => {
-            scale * p.polynomial.evaluate(x / scale)
+    let mut output = Vec::new();
+    let polynomial = |id: NodeId, values: &mut [[f64; 8]]| {
+        let Realization::Polynomial(p) = &plan.step(id).realization else { panic!("{id} is no polynomial") };
+        for (element, lanes) in values.iter_mut().enumerate() {
+            let x = &mut lanes[0];
+            let scale = plan.step(id).scale.of(element);
+            *x = if p.activation.is_homogeneous() {
+                scale * p.polynomial.evaluate(*x / scale)
+            } else {
+                p.polynomial.evaluate(*x / p.range)
+            };
         }
-        Realization::Polynomial(p) => p.polynomial.evaluate(x / p.range),
-        other => panic!("an activation became {other:?}"),
     };
-    // The executor visits elements in order.
-    let mut element = 0;
-    reference::trace_with(graph, input, |id, x| {
-        let scale = plan.step(id).scale.of(element);
-        element = (element + 1) % graph[id].elements();
-        polynomial(id, x, scale)
-    })
-    .expect("a valid input")
+    reference::walk(graph, &[input], polynomial, |id, value| {
+        if id == graph.output() {
+            output = value.iter().map(|lanes| lanes[0]).collect();
+        }
+    });
+    output
 }
 
 /// The program computes what the approximated network computes: packing loses nothing.
 fn check_packing(plan: &Plan<'_>, inputs: &[&[f32]], simulation: &Simulation) {
     for (input, packed) in inputs.iter().zip(&simulation.packed) {
-        let wanted = &approximated(plan, input)[plan.graph().output().index()];
+        let wanted = &approximated(plan, input);
         let size = wanted.iter().fold(1.0, |m: f64, v| m.max(v.abs()));
         for (a, b) in packed.iter().zip(wanted) {
             assert!((a - b).abs() < 1e-5 * size, "{packed:?}\nis not\n{wanted:?}");
@@ -78,7 +82,8 @@ fn the_demo_network() {
     assert!(rotations <= 55, "{rotations} rotations");
 
     let samples = Dataset::open(&project("models/mnist/sample")).expect("valid data");
-    let simulation = simulate(&plan, &params, &samples.inputs(), &Budget::default()).expect("the shapes fit");
+    let simulation =
+        simulate(&plan, &params, &samples.inputs(), &Budget::default(), &|_, _| {}).expect("the shapes fit");
     for layer in &simulation.layers {
         println!(
             "{:24} slot {:.3} error {:.4} relative {:.4}",
@@ -108,7 +113,7 @@ fn the_demo_network_keeps_its_accuracy() {
     for i in 0..1000 {
         let label = data.label(i).expect("labelled") as usize;
         clear += usize::from(largest(&reference::run(&graph, data.input(i)).expect("valid")) == label);
-        packed += usize::from(largest(&approximated(&plan, data.input(i))[graph.output().index()]) == label);
+        packed += usize::from(largest(&approximated(&plan, data.input(i))) == label);
     }
     println!("{clear} and {packed} of 1000");
     assert!(clear >= 980 && clear.abs_diff(packed) <= 3, "{clear} and {packed} of 1000");
@@ -176,7 +181,8 @@ fn a_residual_network_of_all_operations() {
         let calibration = Calibration::measure(&graph, &samples).expect("the shapes fit");
         let options = ApproximationOptions { degree: 15, margin: 1.1, floor: 0.5 };
         let plan = Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &options).expect("it fits");
-        let simulation = simulate(&plan, &params, &samples[..4], &Budget::default()).expect("the shapes fit");
+        let simulation =
+            simulate(&plan, &params, &samples[..4], &Budget::default(), &|_, _| {}).expect("the shapes fit");
         check_packing(&plan, &samples, &simulation);
         for layer in &simulation.layers {
             assert!(layer.largest_slot <= 1.05, "{}: {}", layer.name, layer.largest_slot);
@@ -209,12 +215,13 @@ fn pictures_of_a_batch_do_not_meet() {
     // Batches that are full, that leave places empty, and the largest one; the last run of each takes the rest.
     for pictures in [4, 3, largest] {
         let plan = plan(pictures).expect("it fits");
-        let simulation = simulate(&plan, &params, &samples, &Budget::default()).expect("the shapes fit");
+        let simulation =
+            simulate(&plan, &params, &samples, &Budget::default(), &|_, _| {}).expect("the shapes fit");
         assert_eq!(simulation.packed.len(), samples.len());
         check_packing(&plan, &samples, &simulation);
     }
     let plan = plan(4).expect("it fits");
-    let error = simulate(&plan, &params, &[samples[0], samples[1], &[0.0]], &Budget::default());
+    let error = simulate(&plan, &params, &[samples[0], samples[1], &[0.0]], &Budget::default(), &|_, _| {});
     let error = error.expect_err("a value is missing");
     assert!(error.to_string().starts_with("input 2: the input has 1 elements"), "{error}");
 }
@@ -228,12 +235,13 @@ fn the_first_layer_over_budget_is_named() {
     let params = params();
     let plan = Plan::new(&graph, &calibration, params.slots(), Batch::ONE, &ApproximationOptions::default())
         .expect("it fits");
-    let simulation = simulate(&plan, &params, &[&loud], &Budget::default()).expect("the shapes fit");
+    let simulation =
+        simulate(&plan, &params, &[&loud], &Budget::default(), &|_, _| {}).expect("the shapes fit");
     let layer = simulation.first_over_budget().expect("ranges are exceeded");
     assert_eq!(layer.name, "stem");
     assert!(layer.over_budget.as_deref().is_some_and(|why| why.contains("calibrate with more samples")));
-    let error =
-        simulate(&plan, &params, &[&loud, &loud[1..]], &Budget::default()).expect_err("one value is missing");
+    let error = simulate(&plan, &params, &[&loud, &loud[1..]], &Budget::default(), &|_, _| {})
+        .expect_err("one value is missing");
     assert!(error.to_string().starts_with("input 1: the input has 143 elements"), "{error}");
 }
 

@@ -54,11 +54,14 @@ impl Simulate {
             },
         )?;
         let start = Instant::now();
-        let (params, simulation) = Progress::new().work("simulating", || {
-            let (params, plan) = plan_network(&network, &samples, &choice, self.choices.batch(), &options)?;
-            let simulation = simulate(&plan, &params, &inputs, &Budget::default());
-            Ok::<_, anyhow::Error>((params, simulation.with_context(|| format!("{}", self.data.display()))?))
+        let progress = Progress::new();
+        let (params, plan) = progress.work("calibrating", || {
+            plan_network(&network, &samples, &choice, self.choices.batch(), &options)
         })?;
+        let step = |done, total| progress.step("simulating", done, total);
+        let simulation = simulate(&plan, &params, &inputs, &Budget::default(), &step)
+            .with_context(|| format!("{}", self.data.display()))?;
+        progress.clear();
         let count = simulation.clear.len();
         let labels: Option<Vec<usize>> =
             (0..count).map(|index| data.label(index).map(|label| label as usize)).collect();

@@ -5,6 +5,7 @@
 
 pub mod cost;
 mod interpret;
+mod lanes;
 mod lower;
 pub mod noise;
 mod ops;
@@ -12,6 +13,7 @@ pub mod passes;
 mod types;
 
 pub use interpret::{Interpreter, Observer, Slots};
+pub use lanes::{LANES, LaneInterpreter, Lanes, NotReal, chebyshev_series};
 pub use lower::lower_to_polynomial;
 pub use ops::{BootstrapKind, Op, Steps};
 pub use types::{Context, Data, Placement, Type};
