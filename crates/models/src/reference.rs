@@ -182,6 +182,7 @@ struct Block {
 /// # Safety
 /// None: compiled for the features of `V`, it uses no vector type itself.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "it says for which instruction set this is compiled")]
 unsafe fn convolve_block<V: cerium_ckks::lanes::Lanes>(
     block: &Block,
     x: &[Lanes],

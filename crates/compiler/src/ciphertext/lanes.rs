@@ -276,6 +276,7 @@ fn linear_transform(x: &[Lanes], diagonals: &[Plain<'_>], offsets: &[i64]) -> Ve
 /// # Safety
 /// None: compiled for the features of `V`, it uses no vector type itself.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "it says for which instruction set this is compiled")]
 unsafe fn sum_terms<V: cerium_ckks::lanes::Lanes>(
     x: &[Lanes],
     terms: &[(Plain<'_>, usize)],
@@ -308,6 +309,7 @@ pub fn chebyshev_series(coefficients: &[f64], slots: &mut [Lanes]) {
 /// # Safety
 /// None: compiled for the features of `V`, it uses no vector type itself.
 #[inline(always)]
+#[expect(clippy::extra_unused_type_parameters, reason = "it says for which instruction set this is compiled")]
 unsafe fn clenshaw<V: cerium_ckks::lanes::Lanes>(coefficients: &[f64], slots: &mut [Lanes]) {
     for x in slots {
         let (mut b1, mut b2) = ([0.0; LANES], [0.0; LANES]);
