@@ -180,22 +180,38 @@ impl NttTable {
         self.inverse_len(isa, limb, c);
     }
 
+    /// [`inverse_scaled`](Self::inverse_scaled) of the evaluations in `from`, with the coefficients in `limb`: faster than
+    /// a copy before it.
+    ///
+    /// # Panics
+    /// Unless both have `N` words.
+    pub fn inverse_scaled_from(&self, isa: Isa, limb: &mut [u32], from: &[u32], c: u32) {
+        assert_eq!(limb.len(), 1 << self.log_n, "a limb has N words");
+        assert_eq!(from.len(), limb.len(), "both limbs have N words");
+        self.inverse_of(isa, limb, Some(from), c);
+    }
+
     /// [`inverse_scaled`](Self::inverse_scaled) in the smaller ring of degree `n = limb.len()`: the exact
     /// inverse of [`forward_len`](Self::forward_len), times `c`.
     ///
     /// # Panics
     /// Unless `limb.len()` is a power of two up to `N`.
     pub fn inverse_len(&self, isa: Isa, limb: &mut [u32], c: u32) {
+        self.inverse_of(isa, limb, None, c);
+    }
+
+    /// [`inverse_len`](Self::inverse_len) of the evaluations in the limb, or those in `from`, which is as long.
+    fn inverse_of(&self, isa: Isa, limb: &mut [u32], from: Option<&[u32]>, c: u32) {
         self.check_len(limb.len());
         // 1/n = ((q + 1) / 2)^log2(n).
         let n_inverse = self.q.pow(self.q.value().div_ceil(2), limb.len().ilog2().into());
         let scale = self.q.shoup(self.q.mul(n_inverse, c));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => x86::inverse_avx512(self, limb, scale),
+            Isa::Avx512 => x86::inverse_avx512(self, limb, from, scale),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => x86::inverse_avx2(self, limb, scale),
-            _ => portable::inverse(self, limb, scale),
+            Isa::Avx2 => x86::inverse_avx2(self, limb, from, scale),
+            _ => portable::inverse(self, limb, from, scale),
         }
     }
 

@@ -23,8 +23,12 @@ pub(super) fn forward(table: &NttTable, limb: &mut [u32]) {
     }
 }
 
-/// Evaluations to coefficients, each times `scale`: Gentleman-Sande butterflies, doubling the stride.
-pub(super) fn inverse(table: &NttTable, limb: &mut [u32], scale: Shoup) {
+/// Evaluations, in the limb or in `from`, to coefficients, each times `scale`: Gentleman-Sande butterflies, doubling the
+/// stride.
+pub(super) fn inverse(table: &NttTable, limb: &mut [u32], from: Option<&[u32]>, scale: Shoup) {
+    if let Some(from) = from {
+        limb.copy_from_slice(from);
+    }
     let q = &table.q;
     let mut groups = limb.len() / 2;
     while groups > 0 {

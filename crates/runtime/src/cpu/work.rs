@@ -175,26 +175,31 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
         }
         Work::Ntt { limb, home, prologue, epilogue } | Work::Intt { limb, home, prologue, epilogue } => {
             let bound = memory.bind(limb);
-            match prologue {
-                Prologue::InPlace => {}
-                Prologue::Load(load) => {
-                    // SAFETY: exclusive use of the home as the caller says; the load is no store of the block.
-                    let (to, from) =
-                        unsafe { (memory.write(limb.stores[*home]), bound.loads[*load].words(0, n)) };
-                    kernels::copy(isa, memory.params.modulus(limb.prime), to, from);
-                }
+            let from = match prologue {
+                Prologue::InPlace => None,
+                // SAFETY: nobody writes what is read, as the caller says; the load is no store of the block.
+                Prologue::Load(load) => Some(unsafe { bound.loads[*load].words(0, n) }),
                 Prologue::Program(program) => {
                     let block = bound.block(memory, std::ptr::null(), 0);
                     // SAFETY: as said above.
                     unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
+                    None
                 }
-            }
-            let table = memory.params.ntt(limb.prime);
+            };
+            let (table, q) = (memory.params.ntt(limb.prime), memory.params.modulus(limb.prime));
             // SAFETY: exclusive use as the caller says.
             let words = unsafe { memory.write(limb.stores[*home]) };
-            match work {
-                Work::Intt { .. } => table.inverse_scaled(isa, words, limb.scalars[0].w),
-                _ => table.forward(isa, words),
+            match (work, from) {
+                (Work::Intt { .. }, Some(from)) => {
+                    table.inverse_scaled_from(isa, words, from, limb.scalars[0].w)
+                }
+                (Work::Intt { .. }, None) => table.inverse_scaled(isa, words, limb.scalars[0].w),
+                (_, from) => {
+                    if let Some(from) = from {
+                        kernels::copy(isa, q, words, from);
+                    }
+                    table.forward(isa, words);
+                }
             }
             if let Some(program) = epilogue {
                 let block = bound.block(memory, bound.stores[*home], *home);

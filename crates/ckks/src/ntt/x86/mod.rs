@@ -16,24 +16,24 @@ use std::arch::x86_64::{__m256i, __m512i};
 
 /// A transform compiled for one vector type, for limbs of at least the tail's length.
 macro_rules! transform {
-    ($name:ident = $run:ident::<$vector:ty> with $features:literal; $limb:ident $(, $scale:ident)?) => {
+    ($name:ident = $run:ident::<$vector:ty> with $features:literal; $limb:ident $(, $from:ident, $scale:ident)?) => {
         #[doc = concat!("See `portable::", stringify!($run), "`. Only for the `Isa` of the same name.")]
-        pub(super) fn $name(table: &NttTable, $limb: &mut [u32] $(, $scale: Shoup)?) {
+        pub(super) fn $name(table: &NttTable, $limb: &mut [u32] $(, $from: Option<&[u32]>, $scale: Shoup)?) {
             #[target_feature(enable = $features)]
-            fn compiled(table: &NttTable, $limb: &mut [u32] $(, $scale: Shoup)?) {
+            fn compiled(table: &NttTable, $limb: &mut [u32] $(, $from: Option<&[u32]>, $scale: Shoup)?) {
                 // SAFETY: this function has the features of the vector; its caller has checked the length.
-                unsafe { passes::$run::<$vector>(table, $limb $(, $scale)?) }
+                unsafe { passes::$run::<$vector>(table, $limb $(, $from, $scale)?) }
             }
             if $limb.len() < 1 << <$vector>::LOG_TAIL {
-                return portable::$run(table, $limb $(, $scale)?);
+                return portable::$run(table, $limb $(, $from, $scale)?);
             }
             // SAFETY: called for the `Isa` that exists only where the processor has these features.
-            unsafe { compiled(table, $limb $(, $scale)?) }
+            unsafe { compiled(table, $limb $(, $from, $scale)?) }
         }
     };
 }
 
 transform!(forward_avx2 = forward::<__m256i> with "avx2"; limb);
-transform!(inverse_avx2 = inverse::<__m256i> with "avx2"; limb, scale);
+transform!(inverse_avx2 = inverse::<__m256i> with "avx2"; limb, from, scale);
 transform!(forward_avx512 = forward::<__m512i> with "avx512f,avx512bw,avx512dq,avx512vl"; limb);
-transform!(inverse_avx512 = inverse::<__m512i> with "avx512f,avx512bw,avx512dq,avx512vl"; limb, scale);
+transform!(inverse_avx512 = inverse::<__m512i> with "avx512f,avx512bw,avx512dq,avx512vl"; limb, from, scale);

@@ -87,12 +87,19 @@ pub(super) unsafe fn forward<V: Tail>(table: &NttTable, limb: &mut [u32]) {
     }
 }
 
-/// Evaluations to coefficients, each times `scale`. Canonical in and out.
+/// Evaluations to coefficients, each times `scale`. Canonical in and out. Evaluations that are not in the limb come from
+/// `from`, which is as long.
 ///
 /// # Safety
 /// As for [`forward`].
 #[inline(always)]
-pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale: Shoup) {
+pub(super) unsafe fn inverse<V: Tail>(
+    table: &NttTable,
+    limb: &mut [u32],
+    from: Option<&[u32]>,
+    scale: Shoup,
+) {
+    let from = from.map(<[u32]>::as_ptr);
     let whole = Block::whole(limb);
     let last = (whole.log_len - V::LOG_TAIL).min(3);
     let log_last = whole.log_len - last;
@@ -107,6 +114,10 @@ pub(super) unsafe fn inverse<V: Tail>(table: &NttTable, limb: &mut [u32], scale:
             let block = whole.part(log_cached, i);
             let tail = block.part(V::LOG_TAIL, 0);
             let count = 1 << (log_cached - V::LOG_TAIL);
+            if let Some(from) = from {
+                // A block stays in the innermost cache until it is finished: that costs little more than reading it.
+                std::ptr::copy_nonoverlapping(from.add(i << log_cached), block.start, 1 << log_cached);
+            }
             V::inverse_tails(&q, &w, tail.start, tail.blocks + tail.index, count);
             inverse_from(&q, &w, block, V::LOG_TAIL);
         }
