@@ -25,6 +25,10 @@ pub(in super::super) struct Compilation<'a> {
     pub(in super::super) whole: bool,
 }
 
+/// Terms of a sum of products that are read together, where they are read from memory. More of them are summed up in parts:
+/// memory delivers a few streams faster than many.
+const FEW_STREAMS: usize = 4;
+
 /// A register in a view: what one operation computes.
 type Value = (Register, ViewId);
 
@@ -93,7 +97,7 @@ impl Compilation<'_> {
             Instruction::Dot(terms) => {
                 self.whole
                     && terms.iter().all(|&(a, b)| self.there(a) && self.there(b))
-                    && terms.iter().any(|&(a, b)| self.key(a) || self.key(b))
+                    && terms.iter().any(|&(a, b)| self.stored(a) || self.stored(b))
             }
             _ => false,
         }
@@ -493,11 +497,11 @@ impl<'a> Emission<'a> {
                 let words = |register: Register| self.sources[&(register, view)];
                 let terms =
                     terms.iter().map(|&([a, b], common)| ([words(a), words(b)], self.factor((common, view))));
-                let terms = terms.collect();
+                let terms: Vec<_> = terms.collect();
                 let (target, source) = self.target(*first, at);
                 let (other, other_source) = self.target(*second, at);
                 let addends = [self.added(first.0), self.added(second.0)];
-                self.push(target, view, Action::DotPair(other, terms, addends));
+                self.dot_pair([target, other], [source, other_source], view, terms, addends);
                 self.sources.extend([(*first, source), (*second, other_source)]);
                 self.free(at, step, &[*first, *second]);
             }
@@ -514,6 +518,25 @@ impl<'a> Emission<'a> {
                 }
                 self.free(at, step, &[value]);
             }
+        }
+    }
+
+    /// Two dot products, in parts if they read many limbs.
+    fn dot_pair(
+        &mut self,
+        [target, other]: [Target; 2],
+        sources: [Source; 2],
+        view: ViewId,
+        terms: Vec<([Source; 2], Factor)>,
+        mut addends: [Addends; 2],
+    ) {
+        // In tiles it takes many streams before parts are worth the adding up.
+        let limb = |(_, factor): &&([Source; 2], Factor)| matches!(factor, Factor::Words(Source::Load(_)));
+        let many = self.sweeping || terms.iter().filter(limb).count() > 2 * FEW_STREAMS;
+        let parts = if many { terms.len().div_ceil(FEW_STREAMS) } else { 1 };
+        for terms in terms.chunks(terms.len().div_ceil(parts)) {
+            let now = std::mem::replace(&mut addends, sources.map(|source| [source].into()));
+            self.push(target, view, Action::DotPair(other, terms.into(), now));
         }
     }
 
