@@ -231,7 +231,7 @@ pub struct Block {
     pub galois: Vec<u32>,
 }
 
-/// One conversion of a polynomial to another basis; 1 to 16 sources.
+/// One conversion of a polynomial to another basis; 1 to 24 sources.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BaseConvertBlock {
     /// Source limbs with their primes: coefficient domain, multiplied by `(Q/q_i)^-1`.

@@ -11,6 +11,9 @@ use crate::isa::Isa;
 use crate::modulus::Modulus;
 use crate::params::Params;
 
+/// Most primes from which a base conversion converts.
+pub const MOST_SOURCES: usize = 24;
+
 /// What the words of a polynomial are.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Domain {
@@ -171,7 +174,7 @@ impl Poly {
 
     /// Converts to another basis, which may share primes with the first: the residues of the representative x
     /// of the polynomial in \[-Q/2, Q/2\], for Q the product of the first basis. Coefficient domain, at most
-    /// 16 primes.
+    /// [`MOST_SOURCES`] primes.
     ///
     /// Computed with fixed-point numbers (Halevi, Polyakov and Shoup, An Improved RNS Variant of the BFV
     /// Homomorphic Encryption Scheme, 2019, section 2.2, with integers in the place of floats so that every
@@ -180,7 +183,10 @@ impl Poly {
     /// -Q/2 the representative may be the one on the other side, in error by Q and still congruent.
     pub fn base_convert(&self, params: &Params, target: Basis) -> Poly {
         assert_eq!(self.domain, Domain::Coefficient, "base conversion takes coefficients");
-        assert!((1..=16).contains(&self.basis.len()), "base conversion takes 1 to 16 primes");
+        assert!(
+            (1..=MOST_SOURCES).contains(&self.basis.len()),
+            "base conversion takes 1 to {MOST_SOURCES} primes"
+        );
         let scaled: Vec<Vec<u32>> = self
             .basis
             .iter()

@@ -10,7 +10,7 @@ use crate::error::ensure;
 use crate::kernel::{BaseConvertBlock, Block, Body, Instruction, Kernel, Program, Transform};
 
 /// Most source primes of a base conversion: the bound under which its fixed-point quotient is exact.
-pub const MAX_CONVERT_SOURCES: usize = 16;
+pub const MAX_CONVERT_SOURCES: usize = cerium_ckks::rns::MOST_SOURCES;
 
 /// What the programs of a kernel expect of its blocks.
 #[derive(Default)]

@@ -262,7 +262,7 @@ rejected! {
         inverse.prologue.results.push(0);
         inverse.blocks.iter_mut().for_each(|block| block.stores.insert(0, load));
     } => "it stores over what its epilogue loads";
-    no_sources: |a| conversion(a).sources.clear() => "0 sources, 1 to 16";
+    no_sources: |a| conversion(a).sources.clear() => "0 sources, 1 to 24";
     no_targets: |a| conversion(a).targets.clear() => "no targets";
     source_twice: |a| { let first = conversion(a).sources[0]; conversion(a).sources[1] = first; } => "stands twice";
     conversion_in_place: |a| {

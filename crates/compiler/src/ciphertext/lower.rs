@@ -201,13 +201,17 @@ impl Lowering<'_> {
         }
     }
 
-    /// `(a0 b0, a0 b1 + a1 b0, a1 b1)`.
+    /// `(a0 b0, a0 b1 + a1 b0, a1 b1)`; of a square `(a0 a0, 2 a0 a1, a1 a1)`.
     fn tensor(&mut self, a: ValueId, b: ValueId) -> Vec<ValueId> {
         let (a, b) = (self.polys(a), self.polys(b));
         let d0 = self.push(Poly::Mul { a: a[0], b: b[0] });
         let low = self.push(Poly::Mul { a: a[0], b: b[1] });
-        let high = self.push(Poly::Mul { a: a[1], b: b[0] });
-        let d1 = self.push(Poly::Add { a: low, b: high });
+        let d1 = if a == b {
+            self.push(Poly::MulScalar { a: low, scalar: 2 })
+        } else {
+            let high = self.push(Poly::Mul { a: a[1], b: b[0] });
+            self.push(Poly::Add { a: low, b: high })
+        };
         vec![d0, d1, self.push(Poly::Mul { a: a[1], b: b[1] })]
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::rns::MOST_SOURCES;
 
 use super::{Module, Op};
 use crate::ir::{Attribute, Operation};
@@ -152,8 +153,11 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
         }
         Op::BaseConvert { to, .. } => {
             known(*to)?;
-            if operands.is_empty() || operands.len() > 16 {
-                return Err(format!("base_convert of {} limbs; it takes 1 to 16", operands.len()));
+            if operands.is_empty() || operands.len() > MOST_SOURCES {
+                return Err(format!(
+                    "base_convert of {} limbs; it takes 1 to {MOST_SOURCES}",
+                    operands.len()
+                ));
             }
             let mut primes = vec![*to];
             for ty in operands {

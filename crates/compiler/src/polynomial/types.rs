@@ -5,6 +5,7 @@ use std::fmt;
 use cerium_ckks::basis::Basis;
 use cerium_ckks::evaluation_key::KeyKind;
 use cerium_ckks::params::Params;
+use cerium_ckks::rns::MOST_SOURCES;
 
 use super::{Module, Op};
 use crate::ir::{Attribute, Operation};
@@ -154,15 +155,17 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             if !from.intersection(*to).is_empty() {
                 return Err(format!("{from} is converted to {to}, which it meets"));
             }
-            if from.len() > 16 {
-                return Err(format!("{from} has more than the 16 primes that a conversion takes"));
+            if from.len() > MOST_SOURCES {
+                return Err(format!(
+                    "{from} has more than the {MOST_SOURCES} primes that a conversion takes"
+                ));
             }
             one(*to, Domain::Coefficient)
         }
         Op::DivideRound { by, times, .. } => {
             let a = evaluated(operands[0])?;
-            if !by.is_subset(a) || !(1..=16).contains(&by.len()) {
-                return Err(format!("{by} is not a part of {a} of 1 to 16 primes"));
+            if !by.is_subset(a) || !(1..=MOST_SOURCES).contains(&by.len()) {
+                return Err(format!("{by} is not a part of {a} of 1 to {MOST_SOURCES} primes"));
             }
             if !times.intersection(a).is_empty() {
                 return Err(format!("{times} enters {a}, which it meets"));

@@ -13,11 +13,10 @@
 
 use std::convert::Infallible;
 
+use cerium_ckks::rns::MOST_SOURCES;
+
 use super::super::{Module, Op};
 use crate::ir::simplify::remove_unused;
-
-/// Most primes of a divisor: what a base conversion takes.
-pub(super) const MAX_DIVISOR: usize = 16;
 
 /// Runs the pass.
 pub fn merge_divisions(module: &mut Module) -> Result<(), Infallible> {
@@ -30,7 +29,7 @@ pub fn merge_divisions(module: &mut Module) -> Result<(), Infallible> {
             {
                 let (by, times) = (by.union(first_by), times.union(first_times));
                 // A prime that enters and leaves again would have to cancel.
-                if by.len() <= MAX_DIVISOR && by.intersection(times).is_empty() {
+                if by.len() <= MOST_SOURCES && by.intersection(times).is_empty() {
                     node.op = Op::DivideRound { a: inner, by, times };
                 }
             }

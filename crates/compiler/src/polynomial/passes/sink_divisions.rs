@@ -25,9 +25,9 @@ use std::convert::Infallible;
 
 use cerium_artifact::StageId;
 use cerium_ckks::basis::Basis;
+use cerium_ckks::rns::MOST_SOURCES;
 
 use super::super::{Builder, Function, Module, Op, Type};
-use super::merge_divisions::MAX_DIVISOR;
 use crate::ciphertext::cost::CostModel;
 use crate::ir::min_cut::{Network, Vertex};
 use crate::ir::{Operation, ValueId};
@@ -168,7 +168,7 @@ fn choose(function: &Function, cost: &Cost, p: Basis) -> Vec<bool> {
                     };
                     network.edge(result, vertex, extended);
                 }
-                (Op::DivideRound { by, .. }, _) if by.len() + p.len() <= MAX_DIVISOR => {
+                (Op::DivideRound { by, .. }, _) if by.len() + p.len() <= MOST_SOURCES => {
                     network.edge(vertex, Network::SINK, cost.joining(by.len(), limbs(node.result())));
                 }
                 _ => network.edge(divided, Network::SINK, Network::NEVER),

@@ -23,7 +23,7 @@ template <int K, int V> DEVICE Words<V> wraps(const Words<V> (&y)[K + 1], const 
 }
 
 // sum y_i f_i / R, canonical, for the K + 1 canonical factors f_i of a target p. K sources and the wraps, at most K, make at
-// most K q p < 4 p R.
+// most K q p < 4 p R for K <= 16. Of more the first 16 are reduced, and that times R is below p R.
 template <int K, int V> DEVICE Words<V> convert(const Words<V> (&y)[K + 1], const u32* factors, const Prime& p) {
     Sums<V> sum;
 #pragma unroll
@@ -32,6 +32,11 @@ template <int K, int V> DEVICE Words<V> convert(const Words<V> (&y)[K + 1], cons
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             if (i + j > K) break;
+            if (K > 16 && i + j == 16) {
+                const Words<V> first = reduce<16>(sum, p);
+#pragma unroll
+                for (int k = 0; k < V; k++) sum.w[k] = (u64)first.w[k] << 32;
+            }
 #pragma unroll
             for (int k = 0; k < V; k++) {
                 const u64 product = wide(y[i + j <= K ? i + j : 0].w[k], f.w[j]);
@@ -39,5 +44,5 @@ template <int K, int V> DEVICE Words<V> convert(const Words<V> (&y)[K + 1], cons
             }
         }
     }
-    return reduce<K>(sum, p);
+    return reduce<(K < 16 ? K : 16)>(sum, p);
 }

@@ -1,14 +1,17 @@
 //! Conversion of residues from one basis to another: the matrix product at the heart of key switching.
 
+use std::ops::Range;
+
 use cerium_ckks::dispatch;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::lanes::{Lanes, ModulusLanes};
 use cerium_ckks::modulus::Modulus;
+use cerium_ckks::rns::MOST_SOURCES;
 
 use super::MOST_LANES;
 
-/// Most source primes: so many products, and one more, fit in 64 bits and in one reduction.
-const MOST_SOURCES: usize = 16;
+/// So many products of sources, and that of `v`, fit in 64 bits and in one reduction.
+const MOST_PRODUCTS: usize = 16;
 
 /// Coefficients that are converted at once. Their words in all sources, in the order the multiplications want them, stay
 /// in L1 while the targets pass by.
@@ -41,7 +44,7 @@ impl BaseConverter {
     /// The constants for converting from `sources` to `targets`.
     ///
     /// # Panics
-    /// Unless there are 1 to 16 sources.
+    /// Unless there are 1 to [`MOST_SOURCES`] sources.
     pub fn new(sources: &[Modulus], targets: &[Modulus]) -> Self {
         assert!(
             (1..=MOST_SOURCES).contains(&sources.len()),
@@ -175,6 +178,38 @@ unsafe fn load_tile<V: Lanes>(
     }
 }
 
+/// Adds the products of the sources of a range, and of `v` behind the last, with the factors of `G` targets.
+///
+/// # Safety
+/// As for [`convert`]; the words at `c` are within the tile.
+#[inline(always)]
+unsafe fn add_products<V: Lanes, const G: usize>(
+    sums: &mut [V::Wide; G],
+    tile: &Tile,
+    targets: &[Target],
+    c: usize,
+    range: Range<usize>,
+) {
+    // SAFETY: forwarded to the caller.
+    unsafe {
+        for i in range {
+            let words = tile.0.as_ptr().add(i).cast::<u32>().add(2 * c);
+            let (even, odd) = (V::load(words), V::load(words.add(V::LANES)));
+            let mut products = *sums;
+            for (g, product) in products.iter_mut().enumerate() {
+                let factor = V::splat(*targets.get_unchecked(g).factors.get_unchecked(i));
+                *product = even.wide_mul(odd, factor, factor);
+            }
+            if let Ok(group) = <&mut [V::Wide; GROUP]>::try_from(&mut products[..]) {
+                *group = V::wide_settle(*group);
+            }
+            for (sum, product) in sums.iter_mut().zip(products) {
+                *sum = V::wide_add(*sum, product);
+            }
+        }
+    }
+}
+
 /// Writes the `len` words at `at` of `G` targets.
 ///
 /// # Safety
@@ -197,22 +232,19 @@ unsafe fn convert<V: Lanes, const G: usize>(
         }
         for c in (0..len).step_by(V::LANES) {
             let mut sums = [V::wide_zero(); G];
-            for i in 0..sources + 1 {
-                let words = tile.0.as_ptr().add(i).cast::<u32>().add(2 * c);
-                let (even, odd) = (V::load(words), V::load(words.add(V::LANES)));
-                let mut products = sums;
-                for (g, product) in products.iter_mut().enumerate() {
-                    let factor = V::splat(*targets.get_unchecked(g).factors.get_unchecked(i));
-                    *product = even.wide_mul(odd, factor, factor);
+            let mut from = 0;
+            if sources > MOST_PRODUCTS {
+                add_products::<V, G>(&mut sums, tile, targets, c, 0..MOST_PRODUCTS);
+                for (sum, modulus) in sums.iter_mut().zip(&moduli) {
+                    // What is reduced later is multiplied by 2^32 first.
+                    let (word, one) = (modulus.mont_reduce_4q(*sum), V::splat(1));
+                    *sum = V::wide_shift_left::<32>(word.wide_mul(word.odd_lanes(), one, one));
                 }
-                if let Ok(group) = <&mut [V::Wide; GROUP]>::try_from(&mut products[..]) {
-                    *group = V::wide_settle(*group);
-                }
-                for (sum, product) in sums.iter_mut().zip(products) {
-                    *sum = V::wide_add(*sum, product);
-                }
+                from = MOST_PRODUCTS;
             }
-            // The sum is below 4p 2^32: k products and v <= k times p make at most k q p, with k <= 16 and q < 2^30.
+            add_products::<V, G>(&mut sums, tile, targets, c, from..sources + 1);
+            // The sum is below 4p 2^32: k products and v <= k times p make at most k q p, with k <= 16 and q < 2^30. Or p 2^32,
+            // at most eight products, and v times p with v <= 24.
             for g in 0..G {
                 moduli[g].mont_reduce_4q(sums[g]).store(outs[g].as_mut_ptr().add(at + c));
             }

@@ -231,8 +231,11 @@ fn base_conversion_agrees_with_big_integers() {
     let mut rng = fresh_rng();
     let main: Vec<Modulus> = ntt_primes_below(12, Modulus::TOO_LARGE).take(40).collect();
     let small: Vec<Modulus> = ntt_primes_above(12, Modulus::TOO_SMALL).take(8).collect();
-    // Sixteen of the largest primes: the fullest accumulator. Small ones: fractions of more than a word.
+    // Sixteen of the largest primes: the fullest accumulator. More are reduced in between. Small ones: fractions of more
+    // than a word.
     for (sources, targets) in [
+        (&main[..24], &main[24..]),
+        (&main[..17], &small[..]),
         (&main[..16], &main[16..]),
         (&main[..12], &main[12..23]),
         (&main[..1], &small[..]),
