@@ -1,5 +1,6 @@
 //! Recipes: how the slots of a plaintext are made, so that an artifact stores neither slots nor encoded polynomials.
 
+use cerium_ckks::encoding::Slots;
 use cerium_ckks::encoding::dft::DftFactor;
 use num_complex::Complex64;
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,31 @@ impl Recipe {
                 let mut slots = factor.diagonal(offset);
                 slots.iter_mut().for_each(|slot| *slot *= scale);
                 slots
+            }
+        }
+    }
+
+    /// Appends one period of the slots to `out`, rotated to the left by `rotation`, which is below the period.
+    ///
+    /// # Panics
+    /// As [`slots`](Self::slots).
+    pub fn extend(&self, tensors: &[Tensor], gathers: &[Vec<u32>], rotation: u32, out: &mut Slots) {
+        match *self {
+            // Most weights by far, and real: without a vector of their own.
+            Recipe::Gather { tensor, gather, factor } => {
+                let values = &tensors[tensor.0 as usize].values;
+                let slot = |&element: &u32| match element {
+                    NO_ELEMENT => 0.0,
+                    element => f64::from(values.get(element as usize)) * factor,
+                };
+                let (last, first) = gathers[gather.0 as usize].split_at(rotation as usize);
+                out.extend_real(first.iter().map(slot));
+                out.extend_real(last.iter().map(slot));
+            }
+            _ => {
+                let mut slots = self.slots(tensors, gathers);
+                slots.rotate_left(rotation as usize);
+                out.extend(slots);
             }
         }
     }

@@ -17,14 +17,18 @@
 pub mod dft;
 mod fft;
 mod residues;
+mod rounded;
+mod slots;
 
 use num_complex::Complex64;
 
-use crate::basis::{Basis, Scale};
+use crate::basis::{Basis, PrimeIndex, Scale};
 use crate::isa::Isa;
 use crate::params::Params;
 use crate::rns::{Domain, Poly};
 use residues::Integers;
+use rounded::Roots;
+pub use slots::Slots;
 
 /// Why a message cannot be encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -69,12 +73,18 @@ pub enum EncodingError {
 pub struct Encoder {
     log_n: u32,
     roots: Vec<Complex64>,
+    split: Roots,
 }
 
 impl Encoder {
     /// The encoder of a parameter set.
     pub fn new(params: &Params) -> Encoder {
-        Encoder { log_n: params.log_n(), roots: fft::roots(params.log_n() - 1) }
+        Encoder::of_degree(params.log_n())
+    }
+
+    fn of_degree(log_n: u32) -> Encoder {
+        let roots = fft::roots(log_n - 1);
+        Encoder { log_n, split: Roots::new(&roots), roots }
     }
 
     /// Factors of the transform of up to `2^log_slots` slots: entry `len/2 + k` is exp(i pi 5^k / 2 len), for the stage of
@@ -133,39 +143,96 @@ impl Encoder {
 
     /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain,
     /// Montgomery form, canonical, written to `out` as `[prime of the basis][2p]`. Word i of a full limb is word
-    /// `i / (N/2p)` of the compact one.
+    /// `i / (N/2p)` of the compact one. What is left in `slots` is unspecified.
     ///
     /// # Errors
     /// As [`coefficients`](Self::coefficients), and messages too large for the modulus.
     ///
     /// # Panics
     /// If `params` has another ring degree than the encoder, or `out` is not of 2p words a prime.
-    pub fn encode_compact<T: Copy + Into<Complex64>>(
+    pub fn encode_compact(
         &self,
         params: &Params,
-        slots: &[T],
+        slots: &mut Slots,
         basis: Basis,
         scale: Scale,
         out: &mut [u32],
     ) -> Result<(), EncodingError> {
-        assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
-        assert_eq!(out.len(), 2 * slots.len() * basis.len(), "two words a slot and prime");
-        let coefficients = self.checked_coefficients(params, slots, basis, scale)?;
+        let len = 2 * slots.len();
+        assert_eq!(out.len(), len * basis.len(), "two words a slot and prime");
+        let mut integers = std::mem::take(&mut slots.integers);
+        integers.resize(2 * len, 0);
+        let wide = self.round(params, slots, basis, scale, &mut integers)?;
         let isa = Isa::detect();
-        // Almost always coefficients fit 64 bits, which reduce in a fraction of the time.
-        let narrow = Integers::new(&coefficients);
-        for (prime, limb) in basis.iter().zip(out.chunks_exact_mut(coefficients.len())) {
-            let q = params.modulus(prime);
-            match &narrow {
-                Some(integers) => integers.to_mont(isa, q, limb),
-                None => {
-                    let words = limb.iter_mut().zip(&coefficients);
+        for (prime, limb) in basis.iter().zip(out.chunks_exact_mut(len)) {
+            match &wide {
+                None => integers_to_limb(params, isa, prime, &integers, limb),
+                Some(coefficients) => {
+                    let q = params.modulus(prime);
+                    let words = limb.iter_mut().zip(coefficients);
                     words.for_each(|(word, &c)| *word = q.to_mont(q.reduce_i128(c)));
+                    params.ntt(prime).forward_len(isa, limb);
                 }
             }
-            params.ntt(prime).forward_len(isa, limb);
         }
+        slots.integers = integers;
         Ok(())
+    }
+
+    /// Encodes as [`encode_compact`](Self::encode_compact), but for the last step, which [`integers_to_limb`]
+    /// does prime by prime: `out` takes two words for each of the 2p coefficients.
+    ///
+    /// # Errors
+    /// As [`encode_compact`](Self::encode_compact), and messages with coefficients of more than 64 bits.
+    ///
+    /// # Panics
+    /// If `params` has another ring degree than the encoder, or `out` is not of 4p words.
+    pub fn encode_integers(
+        &self,
+        params: &Params,
+        slots: &mut Slots,
+        basis: Basis,
+        scale: Scale,
+        out: &mut [u32],
+    ) -> Result<(), EncodingError> {
+        match self.round(params, slots, basis, scale, out)? {
+            None => Ok(()),
+            Some(wide) => Err(EncodingError::Overflow {
+                log_scale: scale.log2(),
+                bits: bits(largest(&wide)),
+                room: 64.0,
+            }),
+        }
+    }
+
+    /// Writes the words of all coefficients to `out`; or gives the coefficients if some have more than 64 bits.
+    fn round(
+        &self,
+        params: &Params,
+        slots: &mut Slots,
+        basis: Basis,
+        scale: Scale,
+        out: &mut [u32],
+    ) -> Result<Option<Vec<i128>>, EncodingError> {
+        assert_eq!(params.log_n(), self.log_n, "an encoder is for one ring degree");
+        assert_eq!(out.len(), 4 * slots.len(), "two words a coefficient");
+        let len = slots.len();
+        let is_usual = (rounded::SHORTEST..=self.slots()).contains(&len) && len.is_power_of_two();
+        // No coefficient is larger than the largest slot. Anything unusual, NaN included, takes the long way.
+        if is_usual && scale.0.is_finite() && scale.0 >= 1.0 && slots.bound() * scale.0 < rounded::LIMIT / 2.0
+        {
+            let largest = rounded::inverse(Isa::detect(), &self.split, slots.parts(), scale.0, out);
+            check_room(params, basis, scale, largest)?;
+            return Ok(None);
+        }
+        let coefficients = self.checked_coefficients(params, &slots.to_complex(), basis, scale)?;
+        match Integers::words(&coefficients) {
+            Some(words) => {
+                out.copy_from_slice(&words);
+                Ok(None)
+            }
+            None => Ok(Some(coefficients)),
+        }
     }
 
     /// Encodes slots of period `slots.len()` as a whole polynomial in the coefficient domain, normal form: a
@@ -227,13 +294,37 @@ impl Encoder {
         scale: Scale,
     ) -> Result<Vec<i128>, EncodingError> {
         let coefficients = self.coefficients(slots, scale)?;
-        let largest = coefficients.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0) as f64;
-        let (bits, room) = (largest.log2() + 1.0, params.log_product(basis));
-        if bits >= room {
-            return Err(EncodingError::Overflow { log_scale: scale.log2(), bits, room });
-        }
+        check_room(params, basis, scale, largest(&coefficients))?;
         Ok(coefficients)
     }
+}
+
+/// The limb of [`Encoder::encode_compact`] for a prime, from what [`Encoder::encode_integers`] made.
+///
+/// # Panics
+/// If `integers` is not twice as long as `out`, or `out` no limb of a plaintext of these parameters.
+pub fn integers_to_limb(params: &Params, isa: Isa, prime: PrimeIndex, integers: &[u32], out: &mut [u32]) {
+    Integers::of(integers).to_mont(isa, params.modulus(prime), out);
+    params.ntt(prime).forward_len(isa, out);
+}
+
+/// The size of the largest coefficient.
+fn largest(coefficients: &[i128]) -> f64 {
+    coefficients.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0) as f64
+}
+
+/// Bits of an integer of that size with its sign.
+fn bits(largest: f64) -> f64 {
+    largest.log2() + 1.0
+}
+
+/// Whether the modulus has room for coefficients of up to this size.
+fn check_room(params: &Params, basis: Basis, scale: Scale, largest: f64) -> Result<(), EncodingError> {
+    let (bits, room) = (bits(largest), params.log_product(basis));
+    if bits >= room {
+        return Err(EncodingError::Overflow { log_scale: scale.log2(), bits, room });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,29 +8,35 @@ use crate::modulus::Modulus;
 /// Words of the widest vector; what is left over by it is done word by word.
 const MOST_LANES: usize = 16;
 
-/// Integers of 64 bits, ready to be reduced modulo many primes.
-pub(super) struct Integers {
-    /// The low words of `c + 2^63`.
-    low: Vec<u32>,
-    /// The high words.
-    high: Vec<u32>,
+/// Integers of 64 bits, ready to be reduced modulo many primes: the low words of `c + 2^63`, then the high ones.
+#[derive(Clone, Copy)]
+pub(super) struct Integers<'a> {
+    low: &'a [u32],
+    high: &'a [u32],
 }
 
-impl Integers {
-    /// `None` if one of them has more than 64 bits.
-    pub(super) fn new(integers: &[i128]) -> Option<Integers> {
-        let (mut low, mut high) = (Vec::with_capacity(integers.len()), Vec::with_capacity(integers.len()));
-        for &c in integers {
+impl<'a> Integers<'a> {
+    /// Those of two words each.
+    pub(super) fn of(words: &'a [u32]) -> Integers<'a> {
+        let (low, high) = words.split_at(words.len() / 2);
+        assert_eq!(low.len(), high.len(), "two words an integer");
+        Integers { low, high }
+    }
+
+    /// The words of integers, or `None` if one of them has more than 64 bits.
+    pub(super) fn words(integers: &[i128]) -> Option<Vec<u32>> {
+        let mut words = vec![0; 2 * integers.len()];
+        let (low, high) = words.split_at_mut(integers.len());
+        for ((low, high), &c) in low.iter_mut().zip(high).zip(integers) {
             let shifted = i64::try_from(c).ok()?.cast_unsigned() ^ 1 << 63;
-            low.push(shifted as u32);
-            high.push((shifted >> 32) as u32);
+            (*low, *high) = (shifted as u32, (shifted >> 32) as u32);
         }
-        Some(Integers { low, high })
+        Some(words)
     }
 
     /// `out = c * 2^32 mod q`, canonical.
-    pub(super) fn to_mont(&self, isa: Isa, q: &Modulus, out: &mut [u32]) {
-        let (low, high) = (&self.low[..], &self.high[..]);
+    pub(super) fn to_mont(self, isa: Isa, q: &Modulus, out: &mut [u32]) {
+        let Integers { low, high } = self;
         assert_eq!(low.len(), out.len(), "one residue for each integer");
         let whole = out.len() - out.len() % MOST_LANES;
         let (out, out_rest) = out.split_at_mut(whole);
@@ -75,7 +81,7 @@ mod tests {
         let mut rng = fresh_rng();
         let mut integers: Vec<i128> = (0..70).map(|_| (rng.next_u64().cast_signed()).into()).collect();
         integers.extend([0, 1, -1, i64::MAX.into(), i64::MIN.into()]);
-        let ready = Integers::new(&integers).unwrap();
+        let words = Integers::words(&integers).unwrap();
         for q in [
             ntt_primes_below(16, Modulus::TOO_LARGE).next().unwrap(),
             ntt_primes_above(4, Modulus::TOO_SMALL).next().unwrap(),
@@ -83,10 +89,10 @@ mod tests {
             let expected: Vec<u32> = integers.iter().map(|&c| q.to_mont(q.reduce_i128(c))).collect();
             for isa in Isa::available() {
                 let mut out = vec![u32::MAX; integers.len()];
-                ready.to_mont(isa, &q, &mut out);
+                Integers::of(&words).to_mont(isa, &q, &mut out);
                 assert_eq!(out, expected, "{isa} modulo {}", q.value());
             }
         }
-        assert!(Integers::new(&[1 << 63]).is_none());
+        assert!(Integers::words(&[1 << 63]).is_none());
     }
 }

@@ -73,7 +73,8 @@ fn the_compact_form_is_the_whole_one_without_repetitions() {
             let slots = random_slots(&mut rng, 1 << log_p);
             let len = 2 << log_p;
             let mut compact = vec![0; len * basis.len()];
-            encoder.encode_compact(&params, &slots, basis, scale, &mut compact).unwrap();
+            let mut own: Slots = slots.iter().copied().collect();
+            encoder.encode_compact(&params, &mut own, basis, scale, &mut compact).unwrap();
             let whole = encoder.encode(&params, &slots, basis, scale).unwrap().ntt(&params).to_mont(&params);
             for (limb, compact) in whole.limbs().iter().zip(compact.chunks_exact(len)) {
                 let expanded: Vec<u32> = (0..params.n()).map(|i| compact[i >> (8 - log_p - 1)]).collect();
@@ -106,7 +107,7 @@ fn automorphisms_rotate_and_conjugate() {
 #[test]
 fn large_scales_keep_the_precision_of_doubles() {
     let (log_n, mut rng) = (16, fresh_rng());
-    let encoder = Encoder { log_n, roots: fft::roots(log_n - 1) };
+    let encoder = Encoder::of_degree(log_n);
     let scale = Scale(2f64.powi(58));
     for log_p in [4, 10, 15] {
         // A polynomial of few terms; its slots are computed directly, each with an error of about 2^-53.
@@ -150,7 +151,8 @@ fn what_cannot_be_encoded_is_refused() {
     let (encoder, basis) = (Encoder::new(&params), params.basis(Level(0)));
     let encode = |slots: &[f64], scale| {
         let mut words = vec![0; 2 * slots.len() * basis.len()];
-        encoder.encode_compact(&params, slots, basis, Scale(scale), &mut words)
+        let mut slots: Slots = slots.iter().copied().collect();
+        encoder.encode_compact(&params, &mut slots, basis, Scale(scale), &mut words)
     };
     assert!(matches!(encode(&[0.0, f64::NAN], 1e9), Err(EncodingError::NotFinite { slot: 1, .. })));
     assert!(matches!(encode(&[f64::NEG_INFINITY], 1e9), Err(EncodingError::NotFinite { slot: 0, .. })));
