@@ -43,9 +43,12 @@ enum Step {
 impl TileProgram {
     /// Compiles a program.
     pub(in super::super) fn compile(compilation: &Compilation<'_>) -> TileProgram {
-        let (instructions, addends) = compilation.joined();
+        let (instructions, mut addends) = compilation.joined();
         let compilation = &Compilation { instructions: &instructions, ..*compilation };
-        let swept = compilation.swept(&addends);
+        // Of a part of a program, only its own sums are computed.
+        let live = compilation.live();
+        addends.retain(|&sum, _| live[usize::from(sum)]);
+        let swept = compilation.swept(&live, &addends);
         let (views, values) = compilation.values(&swept);
         let sweeps = compilation.steps(&compilation.sweep_values(&swept, &addends), &views, |_| false);
         let mut steps = compilation.steps(&values, &views, |register| swept.contains(&register));
@@ -141,9 +144,22 @@ impl Compilation<'_> {
         (instructions, addends)
     }
 
+    /// For each register whether a result needs it.
+    fn live(&self) -> Vec<bool> {
+        let mut live = vec![false; self.instructions.len()];
+        self.results.iter().for_each(|&register| live[usize::from(register)] = true);
+        for (index, instruction) in self.instructions.iter().enumerate().rev() {
+            if live[index] {
+                instruction.for_registers(|register| live[usize::from(register)] = true);
+            }
+        }
+        live
+    }
+
     /// What is computed before all else: sums, and multiples of limbs among the addends.
-    fn swept(&self, addends: &HashMap<Register, Vec<Register>>) -> HashSet<Register> {
-        let sums = (0..self.instructions.len() as Register).filter(|&register| self.sweepable(register));
+    fn swept(&self, live: &[bool], addends: &HashMap<Register, Vec<Register>>) -> HashSet<Register> {
+        let sums = (0..self.instructions.len() as Register)
+            .filter(|&register| live[usize::from(register)] && self.sweepable(register));
         let multiples = addends.values().flatten().copied().filter(|&added| !self.there(added));
         sums.chain(multiples).collect()
     }

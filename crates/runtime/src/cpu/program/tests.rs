@@ -91,6 +91,25 @@ fn products_with_keys_are_swept() {
     assert!(!program.sweeps() && program.scratch_limbs == 0 && program.operations.len() > 3);
 }
 
+/// Parts of a kernel that have only keys in common are programs of their own.
+#[test]
+fn only_sums_that_results_need_are_swept() {
+    use LoadKind::{Key, Limb};
+    let instructions =
+        [Load(0), Load(1), Load(2), Dot(vec![(0, 2)]), Dot(vec![(1, 2)]), Load(3), Add(3, 5), Add(4, 5)];
+    let loads = [Limb, Limb, Key, Limb];
+    let both = compile(&instructions, &[6, 7], &loads, &[vec![], vec![]]);
+    assert_eq!((sums(&both), both.operations.len()), (vec![-1], 0));
+    for (result, load) in [(6, 0), (7, 1)] {
+        let part = compile(&instructions, &[result], &loads, &[vec![]]);
+        let [Operation { action: Action::Dot(terms, addends), .. }] = &part.sweeps[..] else {
+            panic!("{:?}", part.sweeps)
+        };
+        assert_eq!((terms[0].0, &addends[..]), (Source::Load(load), &[Source::Load(3)][..]));
+        assert!(part.operations.is_empty());
+    }
+}
+
 #[test]
 fn a_multiple_that_is_added_to_many_sweeps_is_computed_once() {
     use LoadKind::{Key, Limb};
