@@ -12,7 +12,7 @@ use cerium_ckks::params::Params;
 
 use crate::cuda::CudaError;
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextEncoder, PlaintextId, Plaintexts, Residency};
+use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId, Plaintexts, Residency};
 use crate::profile::UsageTable;
 
 /// A limb slot of a device's pool.
@@ -110,6 +110,9 @@ pub trait Device: Send {
     /// Makes the encoded plaintexts available to kernels, with room for those that are encoded while the program runs.
     fn load_plaintexts(&mut self, plaintexts: Plaintexts) -> Result<(), DeviceError>;
 
+    /// What [`encode`](Self::encode) makes.
+    fn on_the_way(&self) -> OnTheWay;
+
     /// Makes raw weights available to [`encode`](Self::encode), for the encodings that are not resident. Not called when
     /// there is none.
     fn load_weights(
@@ -118,8 +121,8 @@ pub trait Device: Send {
         residency: &Residency,
     ) -> Result<(), DeviceError>;
 
-    /// Encodes plaintexts, after everything launched before: words are those of [`PlaintextEncoder::encode`] on every
-    /// device. Places follow each other.
+    /// Encodes plaintexts, after everything launched before, each in the form of its place: words are those of
+    /// [`PlaintextEncoder::encode`] on every device. Places follow each other.
     fn encode(&mut self, jobs: &[EncodeJob]) -> Result<(), DeviceError>;
 
     /// Makes the evaluation keys available to kernels, in the order of the artifact's manifest.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
+use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
 use crate::profile::{KernelClass, UsageTable};
 use crate::session::SessionError;
 
@@ -58,6 +58,11 @@ impl Device for NullDevice {
 
     fn load_plaintexts(&mut self, _: Plaintexts) -> Result<(), DeviceError> {
         Ok(())
+    }
+
+    /// As a CPU.
+    fn on_the_way(&self) -> OnTheWay {
+        OnTheWay::Integers
     }
 
     fn load_weights(&mut self, _: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {
@@ -128,13 +133,13 @@ pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
     measure_within(artifact, u64::MAX)
 }
 
-/// As [`measure`], with at most `plaintext_memory` bytes of encoded plaintexts.
+/// As [`measure`], with at most `plaintext_memory` bytes of encoded plaintexts, as a CPU would keep them.
 pub fn measure_within(artifact: &Artifact, plaintext_memory: u64) -> Result<Measurement, SessionError> {
     let params = artifact.validate()?;
     let plaintexts = PlaintextPlan::new(artifact)?;
-    let residency = Residency::within(artifact, &plaintexts, plaintext_memory)?;
-    let schedule = Schedule::new(artifact, &plaintexts, &residency);
     let mut device = NullDevice::new();
+    let residency = Residency::within(artifact, &plaintexts, device.on_the_way(), plaintext_memory)?;
+    let schedule = Schedule::new(artifact, &plaintexts, &residency);
     let infallible = "the null device accepts everything";
     device
         .prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())

@@ -108,7 +108,7 @@ impl fmt::Display for Mismatch {
 pub struct MemoryFigures {
     /// The pool: inputs, outputs and frames.
     pub pool: u64,
-    /// Encoded plaintexts, the buffer for those that are not resident included.
+    /// Plaintexts, encoded or as integers, the buffer for those that are not resident included.
     pub plaintexts: u64,
     /// Raw weights of plaintexts that are not resident; 0 if all are.
     pub raw_weights: u64,
@@ -121,8 +121,8 @@ pub struct MemoryFigures {
 pub struct SessionOptions {
     /// Threads that prepare it; 0 takes one for each core.
     pub threads: usize,
-    /// Bytes that encoded plaintexts may take; those that do not fit are encoded from the raw weights whenever they are needed.
-    /// `None` takes what the device has.
+    /// Bytes that plaintexts may take; those that do not fit encoded are kept as integers if the device works with such, or
+    /// made from the raw weights whenever they are needed. `None` takes what the device has.
     pub plaintext_memory: Option<u64>,
 }
 
@@ -163,11 +163,17 @@ impl Session {
         keys.check(&params, &artifact.keys)?;
         let plan = PlaintextPlan::new(artifact)?;
         let residency = match options.plaintext_memory {
-            Some(budget) => Residency::within(artifact, &plan, budget)?,
+            Some(budget) => Residency::within(artifact, &plan, device.on_the_way(), budget)?,
             None => {
-                let pool = pool_limbs(artifact).saturating_mul(4 * params.n() as u64);
-                let room = device.room(pool, keys.bytes());
-                Residency::in_room(artifact, &plan, room.unwrap_or(u64::MAX))
+                let (pool, keys) = (pool_limbs(artifact).saturating_mul(4 * params.n() as u64), keys.bytes());
+                let room = device.room(pool, keys).unwrap_or(u64::MAX);
+                let fitting = Residency::in_room(artifact, &plan, device.on_the_way(), room);
+                fitting.map_err(|error| match error {
+                    PlaintextError::Budget { needed, .. } => {
+                        PlaintextError::Room { needed, room, pool, keys }
+                    }
+                    other => other,
+                })?
             }
         };
         let schedule = Schedule::new(artifact, &plan, &residency);

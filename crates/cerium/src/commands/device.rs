@@ -28,8 +28,8 @@ pub(super) struct DeviceArgs {
     /// Folder of compiled kernels. Without, `cerium/cubins` in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     cubins: Option<PathBuf>,
-    /// Memory that encoded weights may take, such as `4GB`; those beyond are encoded from the raw weights whenever they are
-    /// needed. Without, what the device has.
+    /// Memory that encoded weights may take, such as `4GB`; those beyond are kept in a shorter form, or encoded from the raw
+    /// weights whenever they are needed. Without, what the device has, less a quarter of the machine's memory on a CPU.
     #[arg(long, value_name = "SIZE", value_parser = figures::parse_bytes)]
     plaintext_memory: Option<u64>,
     /// Take the time of each stage on a GPU, which makes the whole slower.

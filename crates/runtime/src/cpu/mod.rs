@@ -26,7 +26,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::{Pages, PlaintextEncoder, Plaintexts, Pool, Residency};
+use crate::memory::{OnTheWay, Pages, PlaintextEncoder, Plaintexts, Pool, Residency};
 use crate::profile::UsageTable;
 use prepare::{PreparedRun, Preparer, ScratchWords};
 use program::TileScratch;
@@ -111,12 +111,13 @@ impl Device for CpuDevice {
         let threads = self.threads();
         let scratch = self.runs.iter().map(|run| run.scratch);
         let scratch = scratch.fold(ScratchWords::default(), ScratchWords::max);
-        let bytes = 4 * (scratch.tiles + scratch.limbs + scratch.converted) as u64;
+        let bytes = scratch.bytes();
         let out_of_memory = |_| out_of_memory(self.isa, threads, bytes);
         for own in &mut self.scratch {
             *own.get_mut().unwrap_or_else(PoisonError::into_inner) = Scratch {
                 tiles: TileScratch::new(scratch.tiles, scratch.limbs).map_err(out_of_memory)?,
                 converted: Pages::new(scratch.converted).map_err(out_of_memory)?,
+                plaintexts: Pages::new(scratch.plaintexts).map_err(out_of_memory)?,
                 used: UsageTable::new(stages),
             };
         }
@@ -138,6 +139,10 @@ impl Device for CpuDevice {
     fn load_plaintexts(&mut self, plaintexts: Plaintexts) -> Result<(), DeviceError> {
         self.plaintexts = plaintexts;
         Ok(())
+    }
+
+    fn on_the_way(&self) -> OnTheWay {
+        OnTheWay::Integers
     }
 
     fn load_weights(&mut self, encoder: Arc<PlaintextEncoder>, _: &Residency) -> Result<(), DeviceError> {

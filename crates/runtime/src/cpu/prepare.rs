@@ -13,7 +13,7 @@ use cerium_ckks::params::Params;
 use super::kernels::BaseConverter;
 use super::order::{Access, Tasks};
 use super::program::{Compilation, LoadKind, Source, TILE, TileProgram};
-use super::work::{Limb, Prologue, Work};
+use super::work::{Limb, Prologue, Work, made_words};
 use crate::device::Run;
 use crate::profile::{KernelClass, UsageTable};
 
@@ -39,6 +39,8 @@ pub(super) struct ScratchWords {
     pub(super) limbs: usize,
     /// For converted words.
     pub(super) converted: usize,
+    /// For limbs of plaintexts that are kept as integers, if all are.
+    pub(super) plaintexts: usize,
 }
 
 impl ScratchWords {
@@ -47,7 +49,12 @@ impl ScratchWords {
             tiles: self.tiles.max(other.tiles),
             limbs: self.limbs.max(other.limbs),
             converted: self.converted.max(other.converted),
+            plaintexts: self.plaintexts.max(other.plaintexts),
         }
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        4 * (self.tiles + self.limbs + self.converted + self.plaintexts) as u64
     }
 }
 
@@ -139,7 +146,8 @@ impl<'a> Preparer<'a> {
                 for block in blocks {
                     if !apart(block, &parts) {
                         let program = self.program(function, block, &mut whole, &block.stores, &[]);
-                        works.push((Work::Elementwise { limb: self.limb(block), program }, access(block)));
+                        let limb = self.limb(function, block, 0..block.loads.len());
+                        works.push((Work::Elementwise { limb, program }, access(block)));
                         continue;
                     }
                     for (part, compiled) in parts.iter().zip(&mut compiled) {
@@ -147,7 +155,8 @@ impl<'a> Preparer<'a> {
                             part.stores.iter().map(|&store| block.stores[store]).collect();
                         let program = self.program(function, block, compiled, &stores, &[]);
                         let reads = part.loads.iter().map(|&load| block.loads[load]).collect();
-                        let limb = Limb { stores: stores.clone().into(), ..self.limb(block) };
+                        let limb = self.limb(function, block, part.loads.iter().copied());
+                        let limb = Limb { stores: stores.clone().into(), ..limb };
                         let access = Access { reads, writes: stores, group: None };
                         works.push((Work::Elementwise { limb, program }, access));
                     }
@@ -205,7 +214,7 @@ impl<'a> Preparer<'a> {
             let input = [block.stores[home]];
             let epilogue =
                 (!trivial).then(|| self.program(function, block, &mut after, &block.stores[home..], &input));
-            (self.limb(block), home, prologue, epilogue, access(block))
+            (self.limb(function, block, 0..block.loads.len()), home, prologue, epilogue, access(block))
         };
         transform.blocks.iter().map(of_block).collect()
     }
@@ -235,9 +244,11 @@ impl<'a> Preparer<'a> {
                 access.writes.extend(&target.stores);
                 let program =
                     (!trivial).then(|| self.program(function, target, compiled, &target.stores, &[]));
-                (self.limb(target), program)
+                (self.limb(function, target, 0..target.loads.len()), program)
             };
             let targets: Box<[_]> = targets.iter().map(target).collect();
+            let made = targets.iter().map(|(limb, _)| plaintext_words(function, limb)).sum();
+            self.scratch.plaintexts = self.scratch.plaintexts.max(made);
             if !trivial {
                 self.scratch.converted = self.scratch.converted.max(targets.len() * TILE);
             }
@@ -281,11 +292,12 @@ impl<'a> Preparer<'a> {
             Arc::new(TileProgram::compile(&Compilation { instructions, results, loads, overwrites, whole }))
         });
         let (tiles, limbs) = program.scratch_words(self.params.n());
-        self.scratch = self.scratch.max(ScratchWords { tiles, limbs, converted: 0 });
+        self.scratch = self.scratch.max(ScratchWords { tiles, limbs, ..ScratchWords::default() });
         Arc::clone(program)
     }
 
-    fn limb(&mut self, block: &Block) -> Limb {
+    /// A block of a task that reads some of its loads.
+    fn limb(&mut self, function: &Function, block: &Block, reads: impl Iterator<Item = usize>) -> Limb {
         let q = self.params.modulus(block.prime);
         let automorphism = |&element: &u32| {
             let automorphism = self.automorphisms.entry(element);
@@ -293,14 +305,29 @@ impl<'a> Preparer<'a> {
                 automorphism.or_insert_with(|| Arc::new(Automorphism::new(self.params.log_n(), element))),
             )
         };
-        Limb {
+        let is_plaintext = |load: &usize| matches!(block.loads[*load], Operand::Plain { .. });
+        let limb = Limb {
             prime: block.prime,
             loads: block.loads.clone().into(),
+            plaintexts: reads.filter(is_plaintext).map(|load| load as u16).collect(),
             stores: block.stores.clone().into(),
             scalars: block.scalars.iter().map(|&scalar| q.shoup(scalar)).collect(),
             automorphisms: block.galois.iter().map(automorphism).collect(),
-        }
+        };
+        self.scratch.plaintexts = self.scratch.plaintexts.max(plaintext_words(function, &limb));
+        limb
     }
+}
+
+/// Words that the plaintexts of a limb take, if all of them are made of integers.
+fn plaintext_words(function: &Function, limb: &Limb) -> usize {
+    let words = |&load: &u16| match limb.loads[usize::from(load)] {
+        Operand::Plain { plaintext, .. } => {
+            made_words(2 << function.plaintexts[plaintext as usize].log_period)
+        }
+        _ => 0,
+    };
+    limb.plaintexts.iter().map(words).sum()
 }
 
 /// A part of a program that computes nothing that another part needs.

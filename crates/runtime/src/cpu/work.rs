@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cerium_artifact::Operand;
 use cerium_ckks::automorphism::Automorphism;
 use cerium_ckks::basis::PrimeIndex;
+use cerium_ckks::encoding::integers_to_limb;
 use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Shoup;
 use cerium_ckks::params::Params;
@@ -13,7 +14,7 @@ use super::kernels::{self, BaseConverter};
 use super::program::{BoundBlock, Loaded, TILE, TileProgram, TileScratch};
 use crate::device::Bindings;
 use crate::key_store::KeyStore;
-use crate::memory::{Pages, Plaintexts, Pool};
+use crate::memory::{Form, Pages, Plaintexts, Pool};
 use crate::profile::UsageTable;
 
 /// What a task computes.
@@ -49,6 +50,8 @@ pub(super) enum Work {
 pub(super) struct Limb {
     pub(super) prime: PrimeIndex,
     pub(super) loads: Box<[Operand]>,
+    /// Which loads are plaintexts, of those that the task reads.
+    pub(super) plaintexts: Box<[u16]>,
     pub(super) stores: Box<[Operand]>,
     pub(super) scalars: Box<[Shoup]>,
     pub(super) automorphisms: Box<[Arc<Automorphism>]>,
@@ -75,12 +78,20 @@ pub(super) struct Memory<'a> {
     pub(super) bindings: &'a Bindings,
 }
 
+/// Words that a limb of `len` words takes which is made of integers. Laid end to end, words at the same place of all would
+/// compete for the same few cache sets.
+pub(super) fn made_words(len: usize) -> usize {
+    len + 17 * 16
+}
+
 /// What a thread keeps between tasks.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) tiles: TileScratch,
     /// A tile of each target of a conversion.
     pub(super) converted: Pages,
+    /// Limbs of plaintexts that are kept as integers.
+    pub(super) plaintexts: Pages,
     pub(super) used: UsageTable,
 }
 
@@ -125,28 +136,47 @@ impl<'a> Memory<'a> {
         unsafe { self.pool.limb_mut(self.bindings.slot(operand)) }
     }
 
-    fn bind<'b>(&self, limb: &'b Limb) -> Bound<'b> {
+    /// Binds the operands of a limb. Limbs of plaintexts that are kept as integers are made at the beginning of `free`, which
+    /// leaves the rest of it.
+    fn bind<'b>(&self, limb: &'b Limb, free: &mut &mut [u32]) -> Bound<'b> {
         let store = |&store: &Operand| self.pool.limb_ptr(self.bindings.slot(store));
-        Bound {
-            limb,
-            loads: limb.loads.iter().map(|&load| self.load(load)).collect(),
-            stores: limb.stores.iter().map(store).collect(),
+        let mut loads: Vec<Loaded> = limb.loads.iter().map(|&load| self.load(load)).collect();
+        for &load in &limb.plaintexts {
+            let load = usize::from(load);
+            loads[load] = self.plaintext(limb.loads[load], limb.prime, free);
+        }
+        Bound { limb, loads, stores: limb.stores.iter().map(store).collect() }
+    }
+
+    /// A limb of a plaintext, made if it has to be.
+    fn plaintext(&self, operand: Operand, prime: PrimeIndex, free: &mut &mut [u32]) -> Loaded {
+        let Operand::Plain { plaintext, limb } = operand else { unreachable!("{operand:?} is no plaintext") };
+        let id = self.bindings.plaintexts[plaintext as usize];
+        let words = match self.plaintexts.form(id) {
+            Form::Limbs => self.plaintexts.limb(id, usize::from(limb)),
+            Form::Integers => {
+                let integers = self.plaintexts.integers(id);
+                let len = integers.len() / 2;
+                let (own, rest) = std::mem::take(free).split_at_mut(made_words(len));
+                *free = rest;
+                let own = &mut own[..len];
+                integers_to_limb(self.params, self.isa, prime, integers, own);
+                &*own
+            }
+        };
+        match self.params.log_n() - words.len().trailing_zeros() {
+            0 => Loaded::Limb(words.as_ptr()),
+            log_run => Loaded::Compact(words.as_ptr(), words.len(), log_run),
         }
     }
 
+    /// A limb that is no plaintext; for plaintexts, what nobody reads.
     fn load(&self, operand: Operand) -> Loaded {
         match operand {
             Operand::Local(_) | Operand::Arg(_) | Operand::Result(_) => {
                 Loaded::Limb(self.pool.limb_ptr(self.bindings.slot(operand)).cast_const())
             }
-            Operand::Plain { plaintext, limb } => {
-                let id = self.bindings.plaintexts[plaintext as usize];
-                let words = self.plaintexts.limb(id, usize::from(limb));
-                match self.params.log_n() - words.len().trailing_zeros() {
-                    0 => Loaded::Limb(words.as_ptr()),
-                    log_run => Loaded::Compact(words.as_ptr(), words.len(), log_run),
-                }
-            }
+            Operand::Plain { .. } => Loaded::Limb(std::ptr::null()),
             Operand::Key { key, digit, half, prime } => {
                 let words = self.keys.limb(key as usize, usize::from(digit), half, prime);
                 assert_eq!(words.len(), self.params.n(), "a limb of a key has N words");
@@ -163,18 +193,19 @@ impl<'a> Memory<'a> {
 /// its operands overlap only as [`cerium_artifact::kernel`] allows.
 pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scratch) {
     let (isa, n) = (memory.isa, memory.params.n());
+    let mut free = scratch.plaintexts.words_mut();
     // For all programs below. SAFETY of running them: the pointers are to limbs of N words (`Memory::load`,
     // `Pool::limb_ptr`); exclusive use as the caller says; stores are distinct in a validated artifact, and the program was
     // compiled for this block.
     match work {
         Work::Elementwise { limb, program } => {
-            let bound = memory.bind(limb);
+            let bound = memory.bind(limb, &mut free);
             let block = bound.block(memory, std::ptr::null(), 0);
             // SAFETY: as said above.
             unsafe { program.run(&block, 0..n, &mut scratch.tiles) }
         }
         Work::Ntt { limb, home, prologue, epilogue } | Work::Intt { limb, home, prologue, epilogue } => {
-            let bound = memory.bind(limb);
+            let bound = memory.bind(limb, &mut free);
             let from = match prologue {
                 Prologue::InPlace => None,
                 // SAFETY: nobody writes what is read, as the caller says; the load is no store of the block.
@@ -217,7 +248,8 @@ pub(super) unsafe fn execute(work: &Work, memory: &Memory<'_>, scratch: &mut Scr
                 kernels::base_convert(isa, converter, &sources, &mut targets);
                 return;
             }
-            let bound: Vec<Bound<'_>> = targets.iter().map(|(limb, _)| memory.bind(limb)).collect();
+            let bound: Vec<Bound<'_>> =
+                targets.iter().map(|(limb, _)| memory.bind(limb, &mut free)).collect();
             let tile = TILE.min(n);
             for start in (0..n).step_by(tile) {
                 let tiles: Vec<&[u32]> = sources.iter().map(|source| &source[start..][..tile]).collect();

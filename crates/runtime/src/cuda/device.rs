@@ -13,14 +13,14 @@ use cerium_emit::cuda::abi::BIND_THREADS;
 
 use super::compile::KernelCompiler;
 use super::driver::DriverGpu;
-use super::encode::Encodings;
+use super::encode::{Encodings, ON_THE_WAY};
 use super::error::{MemoryNeeds, Purpose};
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::plan::{KeyLimb, Places, Plan, PlannedLaunch};
 use super::{CudaError, cache::CubinCache};
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
-use crate::memory::{PlaintextEncoder, PlaintextId, Plaintexts, Residency};
+use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId, Plaintexts, Residency};
 use crate::profile::UsageTable;
 
 /// Bytes to which what is put into one allocation is aligned.
@@ -288,6 +288,11 @@ impl Device for CudaDevice {
         let place = |words: Range<usize>| start.offset(4 * words.start as u64);
         self.places.plaintexts = plaintexts.ranges().map(place).collect();
         Ok(())
+    }
+
+    /// A block of threads makes a plaintext within the fast memory of one processor.
+    fn on_the_way(&self) -> OnTheWay {
+        ON_THE_WAY
     }
 
     fn load_weights(

@@ -11,10 +11,10 @@ use super::device::CudaDevice;
 use super::error::Purpose;
 use super::gpu::{Argument, Call, FunctionIndex, GpuAddress};
 use crate::device::EncodeJob;
-use crate::memory::{PlaintextEncoder, PlaintextId};
+use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId};
 
-const _: () =
-    assert!(crate::memory::MAX_LOG_PERIOD == MAX_LOG_PERIOD, "what is encoded on the way fits the kernel");
+/// What the kernels make.
+pub(super) const ON_THE_WAY: OnTheWay = OnTheWay::Encodings { max_log_period: MAX_LOG_PERIOD };
 
 /// What encode kernels need, in the memory of a GPU.
 #[derive(Debug)]
@@ -149,6 +149,7 @@ mod tests {
         WeightRef,
     };
     use cerium_ckks::basis::Scale;
+    use cerium_ckks::encoding::Slots;
     use cerium_ckks::params::{Params, ParamsSpec};
     use rand_core::RngCore;
 
@@ -156,7 +157,7 @@ mod tests {
     use super::super::host::{HostGpu, Order};
     use super::super::nvrtc::Nvrtc;
     use super::*;
-    use crate::memory::PlaintextPlan;
+    use crate::memory::{Form, PlaintextPlan};
     use crate::testing::fresh_rng;
 
     /// Tensors of all kinds with values of all sizes.
@@ -255,7 +256,7 @@ mod tests {
             device.encode_plaintexts(&encodings, ids.iter().copied().zip(places.iter().copied())).unwrap();
             for (&id, &place) in ids.iter().zip(&places) {
                 let mut expected = vec![0; size(id)];
-                encoder.encode(id, &mut expected).unwrap();
+                encoder.encode(id, Form::Limbs, &mut Slots::new(), &mut expected).unwrap();
                 let mut words = vec![0; size(id)];
                 device.gpu().read(place, bytemuck::cast_slice_mut(&mut words)).unwrap();
                 assert!(words == expected, "{:?}", encoder.encoding(id));

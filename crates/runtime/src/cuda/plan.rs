@@ -13,6 +13,7 @@ use cerium_ckks::params::Params;
 use cerium_emit::cuda::abi::{Pointer, bind_source, code};
 use cerium_emit::cuda::{Emitter, Source, encode};
 
+use super::encode::ON_THE_WAY;
 use super::gpu::GpuAddress;
 use crate::SessionError;
 use crate::device::{Bindings, Run};
@@ -27,8 +28,8 @@ pub fn sources(artifact: &Artifact) -> Result<Vec<Source>, SessionError> {
     let plaintexts = PlaintextPlan::new(artifact)?;
     let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
     let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
-    let encoding =
-        movable_periods(artifact, &plaintexts).into_iter().map(|period| encode::source(&params, period));
+    let periods = movable_periods(artifact, &plaintexts, ON_THE_WAY);
+    let encoding = periods.into_iter().map(|period| encode::source(&params, period));
     Ok(plan.sources.into_iter().map(|(source, _)| source).chain(encoding).collect())
 }
 

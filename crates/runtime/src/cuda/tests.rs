@@ -319,11 +319,11 @@ impl Case {
     /// The compact words of a limb of a plaintext of `scaled`.
     fn plaintext(&self, weight: u32, log_period: u32, limb: usize) -> Vec<u32> {
         let recipe = &self.artifact.weights[weight as usize];
-        let slots = recipe.slots(&self.artifact.tensors, &self.artifact.gathers);
+        let mut slots = recipe.slots(&self.artifact.tensors, &self.artifact.gathers).into_iter().collect();
         let basis = self.params.basis(Level(0));
         let mut out = vec![0; (2 << log_period) * basis.len()];
         let scale = Scale(2f64.powi(20));
-        Encoder::new(&self.params).encode_compact(&self.params, &slots, basis, scale, &mut out).unwrap();
+        Encoder::new(&self.params).encode_compact(&self.params, &mut slots, basis, scale, &mut out).unwrap();
         out[limb * (2 << log_period)..][..2 << log_period].to_vec()
     }
 }

@@ -1,13 +1,13 @@
 //! From raw weights to encoded plaintexts.
 
 use cerium_artifact::{Artifact, Recipe, Tensor};
-use cerium_ckks::basis::Basis;
-use cerium_ckks::encoding::{Encoder, EncodingError};
+use cerium_ckks::basis::{Basis, Scale};
+use cerium_ckks::encoding::{Encoder, EncodingError, Slots};
 use cerium_ckks::params::Params;
 use rayon::prelude::*;
 
 use super::Pages;
-use super::plaintexts::{Encoding, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
+use super::plaintexts::{Encoding, Form, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
 use super::residency::Residency;
 use crate::preparation_pool;
 use crate::progress::{Counter, Progress};
@@ -62,19 +62,27 @@ impl PlaintextEncoder {
         (encoding, &self.weights[encoding.weight.0 as usize])
     }
 
-    /// Encodes a plaintext: compact limbs one behind the other.
+    /// Encodes a plaintext into the words of a form: compact limbs one behind the other, or integers. `slots` is only memory.
     ///
     /// # Errors
     /// [`PlaintextError::Encoding`]
     ///
     /// # Panics
     /// If `out` has another length.
-    pub fn encode(&self, id: PlaintextId, out: &mut [u32]) -> Result<(), PlaintextError> {
-        let (encoding, recipe) = self.encoding(id);
-        let mut slots = recipe.slots(&self.tensors, &self.gathers);
-        slots.rotate_left(encoding.rotation as usize);
-        let (basis, scale) = (encoding.basis, encoding.scale);
-        let encoded = self.encoder.encode_compact(&self.params, &slots, basis, scale, out);
+    pub fn encode(
+        &self,
+        id: PlaintextId,
+        form: Form,
+        slots: &mut Slots,
+        out: &mut [u32],
+    ) -> Result<(), PlaintextError> {
+        let (&Encoding { basis, scale, rotation, .. }, recipe) = self.encoding(id);
+        slots.clear();
+        recipe.extend(&self.tensors, &self.gathers, rotation, slots);
+        let encoded = match form {
+            Form::Limbs => self.encoder.encode_compact(&self.params, slots, basis, scale, out),
+            Form::Integers => self.encoder.encode_integers(&self.params, slots, basis, scale, out),
+        };
         encoded.map_err(|source| self.error(id, source))
     }
 
@@ -89,21 +97,14 @@ impl PlaintextEncoder {
     /// # Errors
     /// [`PlaintextError::Encoding`]
     pub fn check(&self, residency: &Residency) -> Result<(), PlaintextError> {
-        let largest =
-            |values: &mut dyn Iterator<Item = f32>| values.fold(0f32, |most, value| most.max(value.abs()));
-        let largest: Vec<f32> =
-            self.tensors.iter().map(|tensor| largest(&mut tensor.values.iter())).collect();
+        if residency.moving().next().is_none() {
+            return Ok(());
+        }
+        let largest = LargestWeights::of(&self.tensors);
         for id in residency.moving() {
             let (encoding, recipe) = self.encoding(id);
-            let (Recipe::Gather { tensor, factor, .. } | Recipe::Diagonal { tensor, factor, .. }) = *recipe
-            else {
-                unreachable!("other recipes are resident")
-            };
-            let bound = f64::from(largest[tensor.0 as usize]) * factor.abs() * encoding.scale.0;
-            // A bit for the sign, and one for all rounding.
-            if bound.is_nan() || bound.log2() + 2.0 >= self.room(encoding.basis) {
-                let mut words = vec![0; encoding.words()];
-                self.encode(id, &mut words)?;
+            if !largest.fits(recipe, encoding.scale, self.room(encoding.basis)) {
+                self.encode(id, Form::Limbs, &mut Slots::new(), &mut vec![0; encoding.words()])?;
             }
         }
         Ok(())
@@ -136,17 +137,43 @@ impl PlaintextEncoder {
             rest = others;
         }
         let counter = Counter::new(progress, "encoding weights", jobs.len());
-        let encode = |(id, out): (PlaintextId, &mut [u32])| {
-            self.encode(id, out)?;
+        let encode = |slots: &mut Slots, (id, out): (PlaintextId, &mut [u32])| {
+            self.encode(id, entries[id.index()].form(), slots, out)?;
             counter.step();
             Ok(())
         };
         let result: Result<(), PlaintextError> = match preparation_pool(threads) {
-            Some(pool) => pool.install(|| jobs.into_par_iter().try_for_each(encode)),
-            None => jobs.into_iter().try_for_each(encode),
+            Some(pool) => pool.install(|| jobs.into_par_iter().try_for_each_init(Slots::new, encode)),
+            None => {
+                let mut slots = Slots::new();
+                jobs.into_iter().try_for_each(|job| encode(&mut slots, job))
+            }
         };
         result?;
         self.check(residency)?;
         Ok(Plaintexts::new(pages, entries))
+    }
+}
+
+/// The largest value of each tensor by size: what bounds the coefficients of encodings without making them.
+#[derive(Debug)]
+pub(super) struct LargestWeights(Vec<f32>);
+
+impl LargestWeights {
+    pub(super) fn of(tensors: &[Tensor]) -> LargestWeights {
+        let largest = |tensor: &Tensor| tensor.values.iter().fold(0f32, |most, value| most.max(value.abs()));
+        LargestWeights(tensors.iter().map(largest).collect())
+    }
+
+    /// Whether all coefficients certainly have at most so many bits, signs included. False for what is not made of weights.
+    pub(super) fn fits(&self, recipe: &Recipe, scale: Scale, bits: f64) -> bool {
+        let (Recipe::Gather { tensor, factor, .. } | Recipe::Diagonal { tensor, factor, .. }) = *recipe
+        else {
+            return false;
+        };
+        // No coefficient is larger than the largest slot.
+        let bound = f64::from(self.0[tensor.0 as usize]) * factor.abs() * scale.0;
+        // A bit for the sign, and one for all rounding.
+        !bound.is_nan() && bound.log2() + 2.0 < bits
     }
 }

@@ -6,7 +6,7 @@ mod pool;
 mod residency;
 
 pub use encode::PlaintextEncoder;
-pub use plaintexts::{Encoding, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
+pub use plaintexts::{Encoding, Form, PlaintextError, PlaintextId, PlaintextPlan, Plaintexts};
 pub(crate) use pool::{Pages, Pool};
 pub(crate) use residency::movable_periods;
-pub use residency::{MAX_LOG_PERIOD, Residency, RunSpan};
+pub use residency::{OnTheWay, Residency, RunSpan};

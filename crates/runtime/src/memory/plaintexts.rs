@@ -52,6 +52,22 @@ pub enum PlaintextError {
         /// Bytes that they need.
         needed: u64,
     },
+    /// The device has too little memory left.
+    #[error(
+        "encoded weights need at least {needed} bytes (those that cannot be made while the program runs, and those of one \
+         kernel), but beside {keys} bytes of evaluation keys and {pool} of working memory there are only {room} for them; close \
+         other programs, use a machine with more memory, or set how much they may take (`--plaintext-memory`)"
+    )]
+    Room {
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that are left for them.
+        room: u64,
+        /// Bytes of working memory.
+        pool: u64,
+        /// Bytes of evaluation keys.
+        keys: u64,
+    },
     /// There is not enough memory.
     #[error(
         "{bytes} bytes of encoded weights do not fit into memory; use a larger machine or a smaller model"
@@ -211,19 +227,14 @@ impl PlaintextPlan {
     }
 
     /// What an encoding takes in memory.
-    pub(super) fn shape(&self, id: PlaintextId) -> Entry {
+    pub(super) fn shape(&self, id: PlaintextId, form: Form) -> Entry {
         let encoding = &self.encodings[id.index()];
-        Entry { offset: 0, limb_words: encoding.limb_words(), limbs: encoding.basis.len() }
+        Entry { offset: 0, limb_words: encoding.limb_words(), limbs: encoding.basis.len(), form }
     }
 
     /// The weight of an encoding.
     pub(super) fn weight(&self, id: PlaintextId) -> WeightId {
         self.encodings[id.index()].weight
-    }
-
-    /// Base-2 logarithm of the period of an encoding.
-    pub(super) fn log_period(&self, id: PlaintextId) -> u32 {
-        self.encodings[id.index()].log_period
     }
 
     /// The encodings that can be bound to a function's plaintext, in no order; none if the function is never called.
@@ -265,8 +276,18 @@ fn bindings(artifact: &Artifact) -> Option<Vec<Option<Bound>>> {
     Some(bound)
 }
 
-/// Encoded plaintexts in memory: evaluation domain, Montgomery form, compact. Behind the resident ones is the working
-/// buffer, whose places have ids of their own.
+/// How a plaintext is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Encoded: compact limbs, evaluation domain, Montgomery form.
+    #[default]
+    Limbs,
+    /// Rounded, two words a coefficient ([`cerium_ckks::encoding::Encoder::encode_integers`]), whatever the number of limbs,
+    /// which are made when they are read.
+    Integers,
+}
+
+/// Plaintexts in memory. Behind the resident ones is the working buffer, whose places have ids of their own.
 #[derive(Debug, Default)]
 pub struct Plaintexts {
     pages: Pages,
@@ -279,6 +300,7 @@ pub(super) struct Entry {
     offset: usize,
     limb_words: usize,
     limbs: usize,
+    form: Form,
 }
 
 impl Entry {
@@ -287,9 +309,16 @@ impl Entry {
         Entry { offset, ..self }
     }
 
-    /// Words of all limbs.
+    /// Words of everything.
     pub(super) fn words(&self) -> usize {
-        self.limb_words * self.limbs
+        match self.form {
+            Form::Limbs => self.limb_words * self.limbs,
+            Form::Integers => 2 * self.limb_words,
+        }
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
     /// Whether devices want it aligned to 16 bytes: all but those of two words a limb, which stand behind the others.
@@ -303,11 +332,23 @@ impl Plaintexts {
         Plaintexts { pages, entries }
     }
 
+    /// How a plaintext is kept.
+    pub fn form(&self, id: PlaintextId) -> Form {
+        self.entries[id.index()].form
+    }
+
     /// The compact words of a limb. Panics if there is no such limb.
     pub fn limb(&self, id: PlaintextId, limb: usize) -> &[u32] {
-        let Entry { offset, limb_words, limbs } = self.entries[id.index()];
-        assert!(limb < limbs, "limb {limb} of a plaintext of {limbs}");
+        let Entry { offset, limb_words, limbs, form } = self.entries[id.index()];
+        assert!(form == Form::Limbs && limb < limbs, "limb {limb} of a plaintext of {limbs} {form:?}");
         &self.pages.words()[offset + limb * limb_words..][..limb_words]
+    }
+
+    /// The words of the coefficients of a plaintext. Panics if it is kept in another form.
+    pub fn integers(&self, id: PlaintextId) -> &[u32] {
+        let entry = self.entries[id.index()];
+        assert_eq!(entry.form, Form::Integers, "the plaintext is kept in another form");
+        &self.pages.words()[entry.offset..][..entry.words()]
     }
 
     /// Each with its position in [`words`](Self::words); empty for encodings that are not resident.
@@ -315,22 +356,22 @@ impl Plaintexts {
         self.entries.iter().map(|entry| entry.offset..entry.offset + entry.words())
     }
 
-    /// All words: compact limbs one behind the other.
+    /// All words, those of one plaintext behind those of the other.
     pub fn words(&self) -> &[u32] {
         self.pages.words()
     }
 
-    /// The words of places in the working buffer that follow each other, as those of a run do.
+    /// The words of places in the working buffer that follow each other, as those of a run do, and their forms.
     ///
     /// # Panics
     /// If they overlap.
-    pub fn places_mut(&mut self, ids: impl IntoIterator<Item = PlaintextId>) -> Vec<&mut [u32]> {
+    pub fn places_mut(&mut self, ids: impl IntoIterator<Item = PlaintextId>) -> Vec<(Form, &mut [u32])> {
         let (mut rest, mut at) = (self.pages.words_mut(), 0);
         let mut places = Vec::new();
         for id in ids {
             let entry = self.entries[id.index()];
             let (own, behind) = rest[entry.offset - at..].split_at_mut(entry.words());
-            places.push(own);
+            places.push((entry.form, own));
             (rest, at) = (behind, entry.offset + entry.words());
         }
         places

@@ -1,23 +1,38 @@
 //! Which plaintexts stay encoded, and which are encoded when a run needs them.
 //!
 //! Encoded plaintexts can take more memory than there is: a weight is 2 or 4 bytes, its encoding four bytes for each prime
-//! and each of the two coefficients of a slot. Then as many stay *resident* as fit, those first that a run of the program reads most often,
-//! and the others are made from the raw weights into a *working buffer* before each run of kernels that reads them. Runs are
-//! cut where theirs would exceed the buffer. Diagonals of the encoder's transform are not made from weights and always stay.
+//! and each of the two coefficients of a slot. Then as many stay *resident* as fit, those first that a run of the program reads
+//! most often, and the others are made from the raw weights into a *working buffer* before each run of kernels that reads them.
+//! Runs are cut where theirs would exceed the buffer. Diagonals of the encoder's transform are not made from weights and always
+//! stay.
+//!
+//! A CPU also works with *integers*: rounded coefficients, which take as much as two limbs, and of which it makes a limb when
+//! one is read, in cache. That is most of the work of encoding, but less than it costs to be short of memory. So integers take
+//! the place of encodings, as residents and in the working buffer; if those of all plaintexts fit, there is no such buffer, and
+//! what room is left goes to encodings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use cerium_artifact::{Artifact, Function, FunctionId, Operand, Recipe, Step, WeightId};
 
-use super::plaintexts::{Entry, PlaintextError, PlaintextId, PlaintextPlan};
-
-/// Base-2 logarithm of the longest period of a plaintext that is encoded when a run needs it: a device makes it within the
-/// fast memory of one of its processors. Longer ones are few in a program whose weights are many.
-pub const MAX_LOG_PERIOD: u32 = 11;
+use super::encode::LargestWeights;
+use super::plaintexts::{Encoding, Entry, Form, PlaintextError, PlaintextId, PlaintextPlan};
 
 /// Bytes of plaintexts that are kept without asking: what encoding needs besides is not much less.
 const FEW: u64 = 64 << 20;
+
+/// What a device makes of raw weights while a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTheWay {
+    /// Encodings of periods up to `2^max_log_period` slots; longer ones have to stay.
+    Encodings {
+        /// Base-2 logarithm of the longest period.
+        max_log_period: u32,
+    },
+    /// Integers of any period, of which kernels make the limbs that they read.
+    Integers,
+}
 
 /// Consecutive kernels of a function without calls between them, and what is encoded before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +49,8 @@ pub struct RunSpan {
 /// What stays encoded, and where the rest is encoded.
 #[derive(Clone, Debug)]
 pub struct Residency {
-    /// For each encoding whether it is resident.
-    resident: Vec<bool>,
+    /// For each encoding how it is resident, if it is.
+    resident: Vec<Option<Form>>,
     /// Places in the working buffer; their ids follow those of the encodings.
     slots: Vec<Entry>,
     spans: Vec<RunSpan>,
@@ -51,18 +66,18 @@ impl Residency {
     pub fn all(artifact: &Artifact, plan: &PlaintextPlan) -> Residency {
         let spans = spans(artifact, |_, _| 0, usize::MAX);
         Residency {
-            resident: vec![true; plan.len()],
+            resident: vec![Some(Form::Limbs); plan.len()],
             slots: Vec::new(),
             spans: spans
                 .into_iter()
                 .map(|(function, steps, _)| RunSpan { function, steps, encoded: vec![] })
                 .collect(),
-            resident_words: plan.ids().map(|id| plan.shape(id).words()).sum(),
+            resident_words: plan.ids().map(|id| plan.shape(id, Form::Limbs).words()).sum(),
             working_words: 0,
         }
     }
 
-    /// At most `budget` bytes of encoded plaintexts at any time, the working buffer included.
+    /// At most `budget` bytes of plaintexts at any time, the working buffer included.
     ///
     /// # Errors
     /// [`PlaintextError::Budget`] if what must stay and the plaintexts of one kernel take more.
@@ -72,78 +87,104 @@ impl Residency {
     pub fn within(
         artifact: &Artifact,
         plan: &PlaintextPlan,
+        on_the_way: OnTheWay,
         budget: u64,
     ) -> Result<Residency, PlaintextError> {
         if plan.bytes() <= budget {
             return Ok(Residency::all(artifact, plan));
         }
         let budget = usize::try_from(budget / 4).unwrap_or(usize::MAX);
-        let movable: Vec<bool> = plan.ids().map(|id| is_movable(artifact, plan, id)).collect();
-        let fixed: usize =
-            plan.ids().filter(|id| !movable[id.index()]).map(|id| plan.shape(id).words()).sum();
+        // The form in which each may be made on the way; none if it must stay.
+        let moving = moving_forms(artifact, plan, on_the_way);
+        let size = |id: PlaintextId| plan.shape(id, moving[id.index()].unwrap_or_default()).words();
+        let fixed: usize = plan.ids().filter(|id| moving[id.index()].is_none()).map(size).sum();
         // Words of a function's plaintext in the working buffer; 0 if all weights bound to it must stay.
         let words = |function: usize, plaintext: usize| {
-            let movable = plan.bound(function, plaintext).filter(|id| movable[id.index()]);
-            movable.map(|id| plan.shape(id).words()).max().unwrap_or(0)
+            let movable = plan.bound(function, plaintext).filter(|id| moving[id.index()].is_some());
+            movable.map(size).max().unwrap_or(0)
         };
         let least = spans(artifact, words, 0).iter().map(|span| total(&span.2)).max().unwrap_or(0);
-        let needed = aligned(fixed) + least;
+        let all: usize = plan.ids().map(size).sum();
+        let needed = (aligned(fixed) + least).min(all);
         if needed > budget {
             return Err(PlaintextError::Budget { budget: 4 * budget as u64, needed: 4 * needed as u64 });
         }
         // Half of what is left is enough for the buffer; where a run takes less, it becomes less.
-        let spans = spans(artifact, words, least.max((budget - aligned(fixed)) / 2));
+        let spans = match all <= budget {
+            true => spans(artifact, |_, _| 0, usize::MAX),
+            false => spans(artifact, words, least.max((budget - aligned(fixed)) / 2)),
+        };
         let working = spans.iter().map(|span| total(&span.2)).max().unwrap_or(0);
-        let uses = uses(artifact, plan, &spans);
-        let mut order: Vec<PlaintextId> = plan.ids().filter(|id| movable[id.index()]).collect();
+        let mut residency = Residency {
+            resident: moving.iter().map(|form| form.is_none().then_some(Form::Limbs)).collect(),
+            slots: Vec::new(),
+            spans: Vec::new(),
+            resident_words: fixed,
+            working_words: 0,
+        };
+        let uses = uses(artifact, plan);
+        let mut order: Vec<PlaintextId> = plan.ids().filter(|id| moving[id.index()].is_some()).collect();
         order.sort_by_key(|id| std::cmp::Reverse(uses[id.index()]));
-        let mut resident: Vec<bool> = movable.iter().map(|movable| !movable).collect();
-        let mut resident_words = fixed;
-        for id in order {
-            let words = plan.shape(id).words();
-            if aligned(resident_words + words) + working <= budget {
-                resident[id.index()] = true;
-                resident_words += words;
+        let mut settle = |id: PlaintextId, form: Form, before: usize| {
+            let words = residency.resident_words - before + plan.shape(id, form).words();
+            if aligned(words) + working <= budget {
+                residency.resident[id.index()] = Some(form);
+                residency.resident_words = words;
+            }
+        };
+        for &id in &order {
+            settle(id, moving[id.index()].unwrap_or_default(), 0);
+        }
+        if all <= budget {
+            for &id in &order {
+                settle(id, Form::Limbs, size(id));
             }
         }
-        let mut residency =
-            Residency { resident, slots: Vec::new(), spans: Vec::new(), resident_words, working_words: 0 };
         for (function, steps, plaintexts) in spans {
-            let encoded = residency.place(plan, function, plaintexts.into_keys());
+            let encoded = residency.place(plan, &moving, function, plaintexts.into_keys());
             residency.spans.push(RunSpan { function, steps, encoded });
         }
         Ok(residency)
     }
 
     /// What suits a device that has `room` bytes for plaintexts and raw weights together: everything where there is room
-    /// for it, little of it, or no other way, so that the device will say what is missing.
+    /// for it, or little of it, and else what fits.
+    ///
+    /// # Errors
+    /// As [`within`](Self::within).
     ///
     /// # Panics
     /// If the plan is of another artifact.
-    pub fn in_room(artifact: &Artifact, plan: &PlaintextPlan, room: u64) -> Residency {
-        let raw: u64 = artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum();
+    pub fn in_room(
+        artifact: &Artifact,
+        plan: &PlaintextPlan,
+        on_the_way: OnTheWay,
+        room: u64,
+    ) -> Result<Residency, PlaintextError> {
         if plan.bytes() <= room.max(FEW) {
-            return Residency::all(artifact, plan);
+            return Ok(Residency::all(artifact, plan));
         }
-        let within = Residency::within(artifact, plan, room.saturating_sub(raw));
-        within.unwrap_or_else(|_| Residency::all(artifact, plan))
+        let raw: u64 = artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum();
+        Residency::within(artifact, plan, on_the_way, room.saturating_sub(raw))
     }
 
     /// Gives each plaintext of a span that can be bound to an encoding that is not resident its place.
     fn place(
         &mut self,
         plan: &PlaintextPlan,
+        moving: &[Option<Form>],
         function: FunctionId,
         plaintexts: impl Iterator<Item = usize>,
     ) -> Vec<(usize, PlaintextId)> {
         let (mut offset, mut encoded) = (0, Vec::new());
         for plaintext in plaintexts {
-            let Some(id) = plan.bound(function.0 as usize, plaintext).find(|id| !self.resident[id.index()])
+            let Some(id) = plan.bound(function.0 as usize, plaintext).find(|&id| !self.is_resident(id))
             else {
                 continue;
             };
-            // All weights bound to a plaintext have its period and its primes.
-            let slot = plan.shape(id).at(aligned(self.resident_words) + offset);
+            // All weights bound to a plaintext have its period and its primes, and so one form.
+            let form = moving[id.index()].unwrap_or_default();
+            let slot = plan.shape(id, form).at(aligned(self.resident_words) + offset);
             encoded.push((plaintext, PlaintextId::new(plan.len() + self.slots.len())));
             offset += slot.words();
             self.slots.push(slot);
@@ -157,9 +198,9 @@ impl Residency {
         &self.spans
     }
 
-    /// Whether an encoding stays.
+    /// Whether an encoding stays, in whatever form.
     pub fn is_resident(&self, id: PlaintextId) -> bool {
-        self.resident[id.index()]
+        self.resident[id.index()].is_some()
     }
 
     /// Whether all do.
@@ -169,7 +210,7 @@ impl Residency {
 
     /// The encodings that do not stay.
     pub fn moving(&self) -> impl Iterator<Item = PlaintextId> + '_ {
-        let moving = self.resident.iter().enumerate().filter(|(_, resident)| !**resident);
+        let moving = self.resident.iter().enumerate().filter(|(_, resident)| resident.is_none());
         moving.map(|(index, _)| PlaintextId::new(index))
     }
 
@@ -196,7 +237,7 @@ impl Residency {
     /// The resident encodings in the order in which they lie in memory: those that devices want aligned come first.
     pub(super) fn residents(&self, plan: &PlaintextPlan) -> Vec<PlaintextId> {
         let mut ids: Vec<PlaintextId> = plan.ids().filter(|&id| self.is_resident(id)).collect();
-        ids.sort_by_key(|&id| !plan.shape(id).is_aligned());
+        ids.sort_by_key(|&id| !plan.shape(id, Form::Limbs).is_aligned());
         ids
     }
 
@@ -206,8 +247,9 @@ impl Residency {
         let mut entries = vec![Entry::default(); plan.len()];
         let mut offset = 0;
         for id in self.residents(plan) {
-            entries[id.index()] = plan.shape(id).at(offset);
-            offset += plan.shape(id).words();
+            let entry = plan.shape(id, self.resident[id.index()].unwrap_or_default()).at(offset);
+            entries[id.index()] = entry;
+            offset += entry.words();
         }
         entries.extend(&self.slots);
         entries
@@ -227,19 +269,42 @@ fn aligned(words: usize) -> usize {
     words.next_multiple_of(4)
 }
 
-/// Whether an encoding can be made by a device. Single numbers are not worth it.
-fn is_movable(artifact: &Artifact, plan: &PlaintextPlan, id: PlaintextId) -> bool {
-    match artifact.weights[plan.weight(id).0 as usize] {
-        Recipe::Gather { .. } | Recipe::Diagonal { .. } => {
-            (1..=MAX_LOG_PERIOD).contains(&plan.log_period(id))
+/// Least limbs of a plaintext of which integers are kept: they take two.
+const LEAST_LIMBS: usize = 3;
+
+/// Most bits of an integer.
+const INTEGER_BITS: f64 = 61.0;
+
+/// For each encoding the form in which it can be made while a program runs; none if it has to stay, as single numbers do,
+/// which are not worth it.
+fn moving_forms(artifact: &Artifact, plan: &PlaintextPlan, on_the_way: OnTheWay) -> Vec<Option<Form>> {
+    let largest = LargestWeights::of(&artifact.tensors);
+    let form = |encoding: &Encoding| {
+        let recipe = &artifact.weights[encoding.weight.0 as usize];
+        if encoding.log_period == 0 || !matches!(recipe, Recipe::Gather { .. } | Recipe::Diagonal { .. }) {
+            return None;
         }
-        Recipe::Constant { .. } | Recipe::Dft { .. } => false,
-    }
+        match on_the_way {
+            OnTheWay::Encodings { max_log_period } => {
+                (encoding.log_period <= max_log_period).then_some(Form::Limbs)
+            }
+            OnTheWay::Integers if encoding.basis.len() < LEAST_LIMBS => Some(Form::Limbs),
+            OnTheWay::Integers => {
+                largest.fits(recipe, encoding.scale, INTEGER_BITS).then_some(Form::Integers)
+            }
+        }
+    };
+    plan.encodings().iter().map(form).collect()
 }
 
 /// Base-2 logarithms of the periods of encodings that a device may have to make.
-pub(crate) fn movable_periods(artifact: &Artifact, plan: &PlaintextPlan) -> BTreeSet<u32> {
-    plan.ids().filter(|&id| is_movable(artifact, plan, id)).map(|id| plan.log_period(id)).collect()
+pub(crate) fn movable_periods(
+    artifact: &Artifact,
+    plan: &PlaintextPlan,
+    on_the_way: OnTheWay,
+) -> BTreeSet<u32> {
+    let forms = moving_forms(artifact, plan, on_the_way).into_iter().zip(plan.encodings());
+    forms.filter(|(form, _)| form.is_some()).map(|(_, encoding)| encoding.log_period).collect()
 }
 
 /// A span of steps and the words of each of its plaintexts.
@@ -302,19 +367,14 @@ fn plaintexts(step: &Step, function: &Function) -> Option<BTreeSet<usize>> {
     Some(loads.filter_map(plaintext).collect())
 }
 
-/// How often each encoding would be made in one run of the program, if it did not stay.
-fn uses(artifact: &Artifact, plan: &PlaintextPlan, spans: &[Span]) -> Vec<u64> {
+/// How often a run of the program activates a function with each encoding bound to one of its plaintexts.
+fn uses(artifact: &Artifact, plan: &PlaintextPlan) -> Vec<u64> {
     let mut uses = vec![0u64; plan.len()];
-    let mut read: Vec<Vec<usize>> = vec![Vec::new(); artifact.functions.len()];
-    for (function, _, plaintexts) in spans {
-        read[function.0 as usize].extend(plaintexts.keys());
-    }
     let mut open: Vec<(usize, Vec<WeightId>)> = vec![(artifact.functions.len() - 1, Vec::new())];
     while let Some((index, bound)) = open.pop() {
         let function = &artifact.functions[index];
-        for &plaintext in &read[index] {
-            let weight = function.plaintexts[plaintext].weight.resolve(&bound);
-            let id = plan.id(index, plaintext, weight);
+        for (plaintext, known) in function.plaintexts.iter().enumerate() {
+            let id = plan.id(index, plaintext, known.weight.resolve(&bound));
             uses[id.index()] = uses[id.index()].saturating_add(1);
         }
         for step in &function.steps {

@@ -116,13 +116,13 @@ fn inputs_that_do_not_fit_are_refused() {
 fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
     let mut rng = fresh_rng();
     for (log_n, wanted) in [(4, 10), (5, 10), (10, 2), (13, 1)] {
-        // Programs are drawn until enough sessions encoded on the way.
-        let mut moved = 0;
+        // Programs are drawn until enough sessions encoded on the way, and enough kept integers.
+        let (mut moved, mut kept) = (0, 0);
         for round in 0.. {
-            if moved >= wanted {
+            if moved >= wanted && kept >= wanted {
                 break;
             }
-            assert!(round < 200, "N = 2^{log_n}: plaintexts were encoded on the way in {moved} sessions");
+            assert!(round < 200, "N = 2^{log_n}: {moved} sessions encoded on the way, {kept} kept integers");
             let Case { artifact, params, keys, inputs } = Case::random(&mut rng, log_n);
             let open = |plaintext_memory, threads| {
                 let keys = KeyStore::from_keys(&params, &artifact.keys, keys.clone(), 1, &silent).unwrap();
@@ -139,6 +139,11 @@ fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
                 other => panic!("{:?}", other.err()),
             };
             assert!(least > all || open(Some(least - 1), 1).is_err());
+            if log_n >= 10 {
+                // Weight 3 fills all slots; not even its limbs are all there at once.
+                let limbs = params.q_basis().union(params.p_basis()).len();
+                assert!(least < (4 * limbs * params.n()) as u64, "{least} bytes for {limbs} limbs");
+            }
             for (budget, threads) in [(least, 1), (least, 2), (least.midpoint(all), 1), (all - 1, 2)] {
                 let Ok(mut session) = open(Some(budget), threads) else {
                     assert!(budget < least, "{least} bytes are enough, {budget} are not");
@@ -149,6 +154,8 @@ fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
                 if memory.raw_weights > 0 {
                     assert_eq!(memory.raw_weights, artifact.tensors[0].values.bytes());
                     moved += 1;
+                } else if memory.plaintexts < all {
+                    kept += 1;
                 }
                 for _ in 0..2 {
                     let (outputs, _) = session.run(&inputs).unwrap();
