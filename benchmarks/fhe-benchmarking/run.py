@@ -54,7 +54,7 @@ class Harness:
         self.stages = []
 
     def start(self):
-        shutil.rmtree(self.io, ignore_errors=True)
+        shutil.rmtree(self.root / "io", ignore_errors=True)
         self.io.mkdir(parents=True)
         self.dataset.mkdir(parents=True, exist_ok=True)
 
@@ -125,8 +125,10 @@ def main():
     parser.add_argument("--differ", type=int, default=0, help="answers that may differ from the network in the clear")
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data", help="folder of test data")
     parser.add_argument("--work", type=Path, help="folder to work in, which is kept")
-    parser.add_argument("compile", nargs="*", help="options for `cerium compile`, after --")
-    arguments = parser.parse_args()
+    parser.epilog = "Options after -- are for `cerium compile`."
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    arguments, compile_options = parser.parse_args(words[:split]), words[split + 1 :]
 
     name, size, data = arguments.name, arguments.size, arguments.data.resolve()
     try:
@@ -143,7 +145,7 @@ def main():
     root = (arguments.work or Path(temporary.name)).resolve() / "harness"
     harness = Harness(root, name, size)
     build = REPOSITORY / "benchmarks" / "fhe-benchmarking" / "build_task.sh"
-    subprocess.run([build, harness.submission, data, *arguments.compile], check=True)
+    subprocess.run([build, harness.submission, data, *compile_options], check=True)
 
     harness.start()
     harness.run("client_key_generation", size)
@@ -184,7 +186,7 @@ def main():
         "machine": {"cpu": processor, "cores": os.cpu_count(), "load_average_at_end": list(os.getloadavg())},
         "pictures": count,
         "seed": seed,
-        "compile_options": arguments.compile,
+        "compile_options": compile_options,
         "program": {key: program[key] for key in ["name", "params", "security_bits", "bootstraps"]},
         "pictures_in_a_ciphertext": program["inputs"][0]["batch"],
         "stages": harness.stages,
