@@ -182,7 +182,8 @@ def main():
     stages = {stage["stage"]: stage["seconds"] for stage in harness.stages}
     report = {
         "benchmark": f"fhe-benchmarking ml-inference, {name}, size {size} ({INSTANCES[size]})",
-        "commit": git("describe", "--always", "--dirty"),
+        "commit": git("rev-parse", "HEAD"),
+        "changes_not_committed": git("status", "--porcelain", "--", "crates", "benchmarks/fhe-benchmarking", "Cargo.lock") != "",
         "machine": {"cpu": processor, "cores": os.cpu_count(), "load_average_at_end": list(os.getloadavg())},
         "pictures": count,
         "seed": seed,
