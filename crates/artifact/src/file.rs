@@ -28,12 +28,13 @@ use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Artifact, ArtifactError, Element, Function, KeyPlan, PassFigures, Port, Recipe, Stage, Tensor, Values,
+    Artifact, ArtifactError, Element, Function, KeyPlan, Normalization, PassFigures, Port, Recipe, Stage,
+    Tensor, Values,
 };
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -51,6 +52,7 @@ struct Structure<'a> {
     stages: Cow<'a, [Stage]>,
     passes: Cow<'a, [PassFigures]>,
     key_plan: Cow<'a, Option<KeyPlan>>,
+    normalization: Cow<'a, Option<Normalization>>,
     gathers: Vec<u64>,
     tensors: Vec<(Cow<'a, str>, Element, u64)>,
 }
@@ -103,6 +105,7 @@ impl Artifact {
             stages: (&self.stages).into(),
             passes: Cow::Borrowed(&self.passes),
             key_plan: Cow::Borrowed(&self.key_plan),
+            normalization: Cow::Borrowed(&self.normalization),
             gathers: self.gathers.iter().map(|gather| gather.len() as u64).collect(),
             tensors: self.tensors.iter().map(header).collect(),
         };
@@ -170,6 +173,7 @@ impl Artifact {
             stages: structure.stages.into_owned(),
             passes: structure.passes.into_owned(),
             key_plan: structure.key_plan.into_owned(),
+            normalization: structure.normalization.into_owned(),
             gathers,
             tensors,
             model: sections.model.to_vec(),

@@ -9,6 +9,7 @@ pub mod cost;
 mod error;
 mod file;
 pub mod kernel;
+mod normalization;
 mod recipe;
 mod tensor;
 mod validate;
@@ -22,6 +23,7 @@ pub use cost::Cost;
 pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
+pub use normalization::Normalization;
 pub use recipe::{MatrixBlock, Recipe};
 pub use tensor::{Element, Tensor, Values};
 pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
@@ -53,6 +55,9 @@ pub struct Artifact {
     pub passes: Vec<PassFigures>,
     /// What was done to keep the keys within a budget, if anything was.
     pub key_plan: Option<KeyPlan>,
+    /// How the pixels of pictures become the values of the first input; where it is `None`, as is usual for the data set that
+    /// they come from.
+    pub normalization: Option<Normalization>,
     /// The model file that the program was made from, so that encrypted results can be held against the network in
     /// the clear; may be empty. Nothing here looks into it.
     pub model: Vec<u8>,

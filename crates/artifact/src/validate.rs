@@ -25,7 +25,7 @@ use cerium_ckks::params::Params;
 
 use crate::cost::peak_frames;
 use crate::error::{ensure, inconsistent};
-use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Recipe, Step, Tensor, WeightRef};
+use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Normalization, Recipe, Step, Tensor, WeightRef};
 
 /// Deepest nesting of calls, the entry included.
 pub const MAX_CALL_DEPTH: usize = 64;
@@ -87,6 +87,9 @@ impl Artifact {
                 place,
                 || "its error is not a finite number",
             )?;
+        }
+        if let Some(problem) = self.normalization.as_ref().and_then(Normalization::problem) {
+            return Err(inconsistent("normalization", problem));
         }
         for chain in self.key_plan.iter().flat_map(|plan| &plan.chains) {
             ensure(

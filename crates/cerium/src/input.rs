@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, anyhow, bail};
 use cerium_models::data::Dataset;
 use cerium_models::import::safetensors;
-use cerium_models::picture;
+use cerium_models::normalization::Normalization;
 use serde_json::Value;
 
 use crate::files;
@@ -16,10 +16,11 @@ use crate::files;
 pub(crate) const FORMS: &str = "a picture (digit.png), an element of a data set (images-idx3-ubyte:17, folder:17, \
     batch.bin:17, data.safetensors:17) or several of them (folder:0..8), a tensor (x.safetensors), or numbers (x.json, x.csv)";
 
-/// Reads the values of an input, or of each of a range of a data set, row by row.
-pub(crate) fn read(source: &str) -> Result<Vec<Vec<f32>>> {
-    let Some((path, range)) = split_range(source) else { return Ok(vec![read_one(source)?]) };
-    let data = Dataset::open(Path::new(path))?;
+/// Reads the values of an input, or of each of a range of a data set, row by row, with pixels normalized as the program wants
+/// them (see [`Dataset::open_with`]).
+pub(crate) fn read(source: &str, normalization: Option<&Normalization>) -> Result<Vec<Vec<f32>>> {
+    let Some((path, range)) = split_range(source) else { return Ok(vec![read_one(source, normalization)?]) };
+    let data = Dataset::open_with(Path::new(path), normalization)?;
     if range.is_empty() {
         bail!("{source} names no input; folder:0..8 are the first eight of a data set");
     }
@@ -30,11 +31,11 @@ pub(crate) fn read(source: &str) -> Result<Vec<Vec<f32>>> {
 }
 
 /// The values of a file with one input.
-fn read_one(source: &str) -> Result<Vec<f32>> {
+fn read_one(source: &str, normalization: Option<&Normalization>) -> Result<Vec<f32>> {
     let path = Path::new(source);
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
     match extension.to_ascii_lowercase().as_str() {
-        "png" => picture::read_digit(path).with_context(|| format!("cannot use {source}")),
+        "png" => Ok(Dataset::open_with(path, normalization)?.input(0).to_vec()),
         "safetensors" => tensor(path),
         "json" => {
             let json =

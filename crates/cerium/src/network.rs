@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use cerium_artifact::Artifact;
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::passes::PlaceError;
@@ -12,11 +12,10 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::calibrate::Calibration;
 use cerium_models::data::Dataset;
 use cerium_models::graph::Graph;
-use cerium_models::import;
+use cerium_models::import::{ImportError, Model};
 use cerium_models::lower::Plan;
+use cerium_models::normalization::{self, Normalization};
 use cerium_models::packing::Batch;
-
-use crate::files;
 
 /// Runs from which the noise estimate takes magnitudes, each of a batch of samples.
 const NOISE_SAMPLES: usize = 4;
@@ -26,25 +25,45 @@ const NOISE_SAMPLES: usize = 4;
 pub(crate) struct Network {
     /// Name for the program.
     pub(crate) name: String,
-    /// Bytes of the model file.
+    /// Bytes of a model file that needs no other.
     pub(crate) bytes: Vec<u8>,
     /// What is in it.
     pub(crate) graph: Graph,
+    /// What pixels become before the network sees them; as is usual for the data set where nothing is said.
+    pub(crate) normalization: Option<Normalization>,
 }
 
 impl Network {
-    /// Reads a model file.
-    pub(crate) fn read(path: &Path) -> Result<Network> {
+    /// Reads a model file; `weights` stands for the file of weights that a network description names.
+    pub(crate) fn read(path: &Path, weights: Option<&Path>) -> Result<Network> {
         let name =
             path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy().into_owned());
-        let bytes = files::read(path, "model", "a model is an ONNX file, as exported by PyTorch and others")?;
-        Network::parse(name, bytes).with_context(|| format!("cannot use the model {}", path.display()))
+        match Model::read(path, weights) {
+            Ok(model) => Ok(Network::new(name, model)),
+            Err(error @ (ImportError::Missing { .. } | ImportError::Read { .. })) => Err(error.into()),
+            Err(error) => Err(error).with_context(|| format!("cannot use the model {}", path.display())),
+        }
     }
 
-    /// The network in the bytes of a model file.
+    /// The network in the bytes of a model file that needs no other.
     pub(crate) fn parse(name: String, bytes: Vec<u8>) -> Result<Network> {
-        let graph = import::parse(&bytes)?;
-        Ok(Network { name, bytes, graph })
+        Ok(Network::new(name, Model::parse(bytes)?))
+    }
+
+    fn new(name: String, Model { graph, normalization, bytes }: Model) -> Network {
+        Network { name, bytes, graph, normalization }
+    }
+
+    /// Takes what `--normalize` says in the place of what the model says.
+    pub(crate) fn normalize(&mut self, form: &str) -> Result<()> {
+        let normalization = normalization::parse(form, self.graph.input().channels());
+        self.normalization = Some(normalization.map_err(|problem| anyhow!("--normalize {form}: {problem}"))?);
+        Ok(())
+    }
+
+    /// A data set as the network takes it.
+    pub(crate) fn data(&self, path: &Path) -> Result<Dataset> {
+        Ok(Dataset::open_with(path, self.normalization.as_ref())?)
     }
 
     /// Inputs `0..count` of a data set, after a check that they fit the network.
@@ -131,6 +150,7 @@ pub(crate) fn compile_network<'a>(
         let compile_options = CompileOptions { samples, key_memory, ..CompileOptions::default() };
         match compile(&source, &compile_options, &mut trace) {
             Ok(mut artifact) => {
+                artifact.normalization = network.normalization.clone();
                 artifact.model = network.bytes.clone();
                 return Ok(Compiled { params, plan, artifact, trace });
             }

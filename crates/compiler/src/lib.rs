@@ -191,6 +191,7 @@ pub fn compile(
         stages: report::stages(&ct, &noise),
         passes,
         key_plan,
+        normalization: None,
         model: Vec::new(),
     })
 }

@@ -1,11 +1,9 @@
 //! Sets of input pictures with labels: MNIST's IDX pairs, CIFAR-10's binary batches, safetensors, PNG.
 
 use crate::import::{ImportError, safetensors};
+use crate::normalization::{self, Normalization};
 use crate::picture::{self, PictureError};
 use std::path::{Path, PathBuf};
-
-/// Mean and standard deviation of CIFAR-10's training set by channel, with which its networks are usually trained.
-pub const CIFAR10_STATISTICS: ([f32; 3], [f32; 3]) = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]);
 
 /// Why a data set cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +44,18 @@ pub enum DataError {
         /// Why.
         source: PictureError,
     },
+    /// Pictures that the network cannot take.
+    #[error(
+        "{path} has pictures of shape {shape:?}, but the network's normalization is for {channels} channels"
+    )]
+    Channels {
+        /// The file.
+        path: PathBuf,
+        /// Shape of its pictures.
+        shape: Vec<usize>,
+        /// Channels of the normalization.
+        channels: usize,
+    },
     /// A safetensors file that cannot be used.
     #[error("{path}: {source}")]
     Tensors {
@@ -64,28 +74,62 @@ pub struct Dataset {
     labels: Vec<u32>,
 }
 
+/// What the values of a file are.
+enum Content {
+    /// What a network takes.
+    Numbers,
+    /// Pixels of digits.
+    Digits,
+    /// Pixels of CIFAR-10.
+    Cifar10,
+}
+
 impl Dataset {
+    /// Reads the data set at a path for a network that says nothing about normalization: see [`Dataset::open_with`].
+    pub fn open(path: &Path) -> Result<Self, DataError> {
+        Self::open_with(path, None)
+    }
+
     /// Reads the data set at a path; what it is shows from the names and contents there (see [`DataError::Unknown`]).
     ///
-    /// Pixels of IDX files and PNG become `[0, 1]`; CIFAR-10's are then normalised with [`CIFAR10_STATISTICS`];
-    /// safetensors are taken as they are, `images [count, ...]` and `labels [count]`.
-    pub fn open(path: &Path) -> Result<Self, DataError> {
+    /// Pixels of IDX files, PNG and CIFAR-10 become `[0, 1]` and are then normalized: as `normalization` says, or else as
+    /// is usual for the data set (CIFAR-10 by [`normalization::CIFAR10`], digits not at all). Safetensors are taken as they
+    /// are, `images [count, ...]` and `labels [count]`.
+    pub fn open_with(path: &Path, normalization: Option<&Normalization>) -> Result<Self, DataError> {
+        let (mut data, content) = Self::read(path)?;
+        let usual = match content {
+            Content::Numbers => return Ok(data),
+            Content::Digits => None,
+            Content::Cifar10 => Some(normalization::of(normalization::CIFAR10)),
+        };
+        let Some(normalization) = normalization.or(usual.as_ref()) else { return Ok(data) };
+        let channels = normalization.channels();
+        if data.shape[0] != channels {
+            return Err(DataError::Channels { path: path.to_path_buf(), shape: data.shape, channels });
+        }
+        normalization.apply(&mut data.values, data.shape[1..].iter().product());
+        Ok(data)
+    }
+
+    /// The data set at a path, with pixels in `[0, 1]`.
+    fn read(path: &Path) -> Result<(Self, Content), DataError> {
+        let digits = |data| (data, Content::Digits);
         if path.is_dir() {
             let images = only_file(path, "images")?;
             let labels = only_file(path, "labels")?;
-            return Self::idx(&images, Some(&labels));
+            return Self::idx(&images, Some(&labels)).map(digits);
         }
         if !path.exists() {
-            return Self::idx_by_prefix(path);
+            return Self::idx_by_prefix(path).map(digits);
         }
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
         match extension.to_ascii_lowercase().as_str() {
-            "bin" => Self::cifar10(path),
-            "safetensors" => Self::safetensors(path),
+            "bin" => Ok((Self::cifar10(path)?, Content::Cifar10)),
+            "safetensors" => Ok((Self::safetensors(path)?, Content::Numbers)),
             "png" => {
                 let digit = picture::read_digit(path)
                     .map_err(|source| DataError::Picture { path: path.to_path_buf(), source })?;
-                Ok(Self { shape: vec![1, 28, 28], values: digit, labels: Vec::new() })
+                Ok(digits(Self { shape: vec![1, 28, 28], values: digit, labels: Vec::new() }))
             }
             _ => {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
@@ -94,7 +138,7 @@ impl Dataset {
                     let problem = "its name ends in no known way and does not contain `images`".to_string();
                     return Err(DataError::Unknown { path: path.to_path_buf(), problem });
                 }
-                Self::idx(path, labels.exists().then_some(labels.as_path()))
+                Self::idx(path, labels.exists().then_some(labels.as_path())).map(digits)
             }
         }
     }
@@ -206,7 +250,6 @@ impl Dataset {
             let problem = format!("a CIFAR-10 batch is a multiple of {RECORD} bytes, it has {}", bytes.len());
             return Err(DataError::Damaged { path: path.to_path_buf(), problem });
         }
-        let (mean, deviation) = CIFAR10_STATISTICS;
         let mut labels = Vec::with_capacity(bytes.len() / RECORD);
         let mut values = Vec::with_capacity(bytes.len());
         for (index, record) in bytes.chunks_exact(RECORD).enumerate() {
@@ -215,10 +258,7 @@ impl Dataset {
                 return Err(DataError::Damaged { path: path.to_path_buf(), problem });
             }
             labels.push(record[0].into());
-            for (channel, plane) in record[1..].chunks_exact(32 * 32).enumerate() {
-                let normal = |&pixel: &u8| (f32::from(pixel) / 255.0 - mean[channel]) / deviation[channel];
-                values.extend(plane.iter().map(normal));
-            }
+            values.extend(record[1..].iter().map(|&pixel| f32::from(pixel) / 255.0));
         }
         Ok(Self { shape: vec![3, 32, 32], values, labels })
     }

@@ -17,6 +17,7 @@ pub mod graph;
 pub mod import;
 mod linear;
 pub mod lower;
+pub mod normalization;
 pub mod packing;
 pub mod picture;
 pub mod reference;

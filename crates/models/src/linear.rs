@@ -51,11 +51,16 @@ impl<'a> Linear<'a> {
         &self.graph[self.node.inputs[0]].shape
     }
 
-    /// Calls `visit(input element, index into weights)` for every term of output element `output`.
+    /// Calls `visit(input element, index into weights)` for every term of output element `output`. Weights that are zero
+    /// make no terms.
     pub(crate) fn terms(&self, output: usize, mut visit: impl FnMut(usize, usize)) {
         let from = self.input_shape();
         match &self.node.op {
-            Op::Dense(_) => (0..from[0]).for_each(|input| visit(input, output * from[0] + input)),
+            Op::Dense(dense) => {
+                let row = output * from[0]..(output + 1) * from[0];
+                let terms = row.clone().filter(|&index| dense.weight.values[index] != 0.0);
+                terms.for_each(|index| visit(index - row.start, index));
+            }
             Op::Conv(conv) => {
                 let [outputs, per_group, height, width] = conv.extents();
                 let (channel, y, x) = self.position(output);
@@ -65,8 +70,10 @@ impl<'a> Linear<'a> {
                     for dx in 0..width {
                         let Some(column) = conv.window.source(1, x, dx, from[2]) else { continue };
                         for i in 0..per_group {
-                            let input = ((first + i) * from[1] + row) * from[2] + column;
-                            visit(input, ((channel * per_group + i) * height + dy) * width + dx);
+                            let index = ((channel * per_group + i) * height + dy) * width + dx;
+                            if conv.weight.values[index] != 0.0 {
+                                visit(((first + i) * from[1] + row) * from[2] + column, index);
+                            }
                         }
                     }
                 }

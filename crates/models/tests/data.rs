@@ -1,6 +1,7 @@
 //! Data sets and pictures: what is read, and what is said about what cannot be.
 
 use cerium_models::data::Dataset;
+use cerium_models::normalization::Normalization;
 use cerium_models::picture::Picture;
 use std::path::Path;
 
@@ -38,6 +39,11 @@ fn idx_pairs_are_found_in_three_ways() {
     assert_eq!((sets[0].label(1), sets[0].label(2)), (Some(1), None));
     assert!(sets[0] == sets[1] && sets[1] == sets[2]);
 
+    // Digits are normalized where the network says so.
+    let normalization = Normalization { mean: vec![0.2], deviation: vec![0.4] };
+    let normalized = Dataset::open_with(folder.path(), Some(&normalization)).expect("valid");
+    assert_eq!(normalized.input(0)[..2], [-0.5, 0.0]);
+
     write("t-labels-idx1-ubyte", &idx(&[3], &[7, 1, 1]));
     assert!(message(folder.path()).contains("3 labels"));
     write("t-images-idx3-ubyte", &idx(&[u32::MAX, u32::MAX, u32::MAX], &[0; 6]));
@@ -62,6 +68,15 @@ fn cifar10_batches() {
     assert_eq!((data.len(), data.label(0), data.shape()), (1, Some(3), &[3, 32, 32][..]));
     assert!((data.input(0)[0] + 0.4914 / 0.2470).abs() < 1e-6);
     assert!((data.input(0)[1024] - (128.0 / 255.0 - 0.4822) / 0.2435).abs() < 1e-6);
+    // As the network says, if it does.
+    let normalization = Normalization { mean: vec![0.5, 0.0, 1.0], deviation: vec![0.5, 1.0, 0.25] };
+    let data = Dataset::open_with(&path, Some(&normalization)).expect("valid");
+    assert_eq!([0, 1024, 2048].map(|pixel| data.input(0)[pixel]), [-1.0, 128.0 / 255.0, 0.0]);
+    let error = Dataset::open_with(&path, Some(&Normalization::identity(1))).expect_err("another shape");
+    assert!(
+        error.to_string().contains("shape [3, 32, 32], but the network's normalization is for 1 channels"),
+        "{error}"
+    );
     record[0] = 10;
     std::fs::write(&path, &record).expect("written");
     assert!(message(&path).contains("label 10"));

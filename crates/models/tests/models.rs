@@ -2,7 +2,7 @@
 
 use cerium_models::data::Dataset;
 use cerium_models::graph::{AveragePool, Conv, Graph, Op, Window};
-use cerium_models::import::{onnx, safetensors};
+use cerium_models::import::{Model, onnx, safetensors};
 use cerium_models::reference;
 use cerium_models::tensor::Tensor;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,12 @@ fn the_demo_network_on_the_mnist_test_set() {
     assert_eq!(right(&graph, &data, 1000), 985);
 }
 
+/// Two ResNet-20 of different origin: what they have in common.
+fn check_resnet_20(graph: &Graph) {
+    let activations = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Activation(_))).count();
+    assert_eq!((activations, graph[graph.output()].shape.as_slice()), (19, &[10][..]));
+}
+
 #[test]
 fn resnet_20_in_the_clear() {
     let (Some(model), Some(data)) =
@@ -82,13 +88,65 @@ fn resnet_20_in_the_clear() {
     else {
         return;
     };
-    let graph = onnx::read(&model).expect("a valid model");
-    let activations = graph.nodes().filter(|(_, node)| matches!(node.op, Op::Activation(_))).count();
-    assert_eq!((activations, graph[graph.output()].shape.as_slice()), (19, &[10][..]));
-    let data = Dataset::open(&data).expect("valid data");
+    let model = Model::read(&model, None).expect("a valid model");
+    check_resnet_20(&model.graph);
+    let data = Dataset::open_with(&data, model.normalization.as_ref()).expect("valid data");
     // Of all 1000, 914 are right (checked once); a few keep the test short.
-    let found = right(&graph, &data, 12);
+    let found = right(&model.graph, &data, 12);
     assert!(found >= 10, "{found} of 12");
+}
+
+#[test]
+fn the_described_resnet_20_gives_the_logits_of_its_authors_code() {
+    let (Some(weights), Some(logits), Some(data)) = (
+        shared("resnet20-cifar10/resnet20.safetensors"),
+        shared("resnet20-cifar10/ref_logits_first1000.safetensors"),
+        shared("cifar10/test_first1000.bin"),
+    ) else {
+        return;
+    };
+    let description = project("models/resnet20/akamaster.json");
+    let model = Model::read(&description, Some(&weights)).expect("a valid model");
+    check_resnet_20(&model.graph);
+    let data = Dataset::open_with(&data, model.normalization.as_ref()).expect("valid data");
+    let wanted = &safetensors::read(&logits).expect("valid logits")["logits"];
+    // Of all 1000, 915 are right, and no logit is off by more than 1e-4 (checked once); a few keep the test short.
+    for index in (0..1000).step_by(40) {
+        let found = reference::run(&model.graph, data.input(index)).expect("the shapes fit");
+        for (found, wanted) in found.iter().zip(&wanted.values[10 * index..]) {
+            assert!((found - f64::from(*wanted)).abs() < 1e-4, "picture {index}: {found}, not {wanted}");
+        }
+    }
+}
+
+/// All pictures, for a change of the importer: `cargo test --release -p cerium-models -- --ignored all_pictures`.
+#[test]
+#[ignore = "takes minutes"]
+fn both_resnet_20_on_all_pictures() {
+    let (Some(onnx), Some(weights), Some(logits), Some(data)) = (
+        shared("resnet20-cifar10/resnet20_cifar10_pre.onnx"),
+        shared("resnet20-cifar10/resnet20.safetensors"),
+        shared("resnet20-cifar10/ref_logits_first1000.safetensors"),
+        shared("cifar10/test_first1000.bin"),
+    ) else {
+        return;
+    };
+    let model = Model::read(&onnx, None).expect("a valid model");
+    let pictures = Dataset::open_with(&data, model.normalization.as_ref()).expect("valid data");
+    assert_eq!(right(&model.graph, &pictures, 1000), 914);
+    let model =
+        Model::read(&project("models/resnet20/akamaster.json"), Some(&weights)).expect("a valid model");
+    let pictures = Dataset::open_with(&data, model.normalization.as_ref()).expect("valid data");
+    let wanted = &safetensors::read(&logits).expect("valid logits")["logits"];
+    let (mut right, mut worst) = (0, 0.0f64);
+    for (index, wanted) in wanted.values.chunks_exact(10).enumerate() {
+        let found = reference::run(&model.graph, pictures.input(index)).expect("the shapes fit");
+        right += usize::from(Some(class(&found)) == pictures.label(index));
+        let errors = found.iter().zip(wanted).map(|(found, wanted)| (found - f64::from(*wanted)).abs());
+        worst = errors.fold(worst, f64::max);
+    }
+    println!("largest difference of a logit {worst:.1e}");
+    assert!(right == 915 && worst < 1e-4, "{right} right, worst {worst}");
 }
 
 /// Draws numbers from a printed seed.

@@ -206,6 +206,7 @@ pub(crate) fn sample() -> Artifact {
                 switches: 12,
             }],
         }),
+        normalization: Some(Normalization { mean: vec![0.5], deviation: vec![0.25] }),
         model: b"a network".to_vec(),
     }
 }

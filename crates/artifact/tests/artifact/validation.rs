@@ -149,6 +149,9 @@ rejected! {
     gather_entry: |a| a.gathers[0][0] = 3 => "entry 3 is outside tensor `w` of 3 values";
     stage_level: |a| a.stages[0].level_in = Level(9) => "stage 0 `layer`: level L9 is above";
     key_plan_stage: |a| a.key_plan.as_mut().unwrap().chains[0].stage = StageId(7) => "in stage 7, which there is not";
+    normalization_of_nothing: |a| a.normalization.as_mut().unwrap().mean.clear() => "normalization: there are 0 means";
+    normalization_by_zero: |a| a.normalization.as_mut().unwrap().deviation[0] = 0.0 => "deviation is 0";
+    normalization_by_nan: |a| a.normalization.as_mut().unwrap().mean[0] = f32::NAN => "a mean is NaN";
     stage_error: |a| a.stages[0].error = f64::NAN => "its error is not a finite number";
     key_level: |a| a.keys[0].level = Level(9) => "key 0: key rotation-5-L9 is for a level above";
     key_galois: |a| a.keys[0].kind = KeyKind::Rotation(3) => "key 0: key rotation-3-L2";

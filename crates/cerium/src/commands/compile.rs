@@ -6,15 +6,15 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use cerium_compiler::ir::Trace;
 use cerium_models::approximation::ApproximationOptions;
-use cerium_models::data::Dataset;
 use cerium_models::graph::Op;
 use cerium_models::lower::{Plan, Realization};
 use cerium_models::packing::Batch;
 use cerium_runtime::null::measure;
 use serde_json::{Value, json};
 
+use super::model::ModelArgs;
 use crate::figures::{self, row};
-use crate::network::{Choice, Compiled, Network, compile_network};
+use crate::network::{Choice, Compiled, compile_network};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::speed::Speed;
@@ -26,8 +26,8 @@ use crate::speed::Speed;
     cerium compile models/mnist/mnist.onnx --calibrate models/mnist/calibration --batch 4 -o mnist4.cerium"
 )]
 pub(crate) struct Compile {
-    /// The model, an ONNX file.
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Sample inputs, from which the ranges of the activations are taken: an IDX pair, a folder with one, CIFAR-10
     /// batches (.bin) or safetensors.
     #[arg(long, value_name = "DATA")]
@@ -104,10 +104,10 @@ impl Compile {
         let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
         let batch = self.choices.batch();
         let key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
-        let network = Network::read(&self.model)?;
-        let data = Dataset::open(&self.calibrate)?;
+        let network = self.model.read()?;
+        let data = network.data(&self.calibrate)?;
         let samples = network.inputs(&data, self.choices.samples)?;
-        let what = format!("compiling {}", self.model.display());
+        let what = format!("compiling {}", self.model.model.display());
         let compiled = Progress::new().work(&what, || {
             compile_network(&network, &samples, &choice, batch, &options, key_memory, &self.dump)
         })?;

@@ -46,7 +46,7 @@ impl Encrypt {
         let (port, params) = (program.input()?, &program.params);
         let mut inputs = Vec::new();
         for source in &self.input {
-            inputs.extend(input::read(source)?);
+            inputs.extend(input::read(source, program.artifact.normalization.as_ref())?);
         }
         let values: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let slots = pack(&program.artifact, port, &values)

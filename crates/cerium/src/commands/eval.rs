@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::encoding::Encoder;
 use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key, pack};
-use cerium_models::data::Dataset;
 use cerium_models::reference;
 use cerium_models::simulate::largest;
 use cerium_runtime::{KeyStore, Session};
@@ -41,6 +40,9 @@ pub(crate) struct Eval {
     /// The network in the clear; without it, the model in the program.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// The weights of a network description, if they are not where it says.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    weights: Option<PathBuf>,
     /// Allow parameter sets without security, for tests.
     #[arg(long)]
     insecure: bool,
@@ -71,15 +73,17 @@ impl Eval {
     pub(crate) fn run(self) -> Result<()> {
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
-        let network = match &self.model {
-            Some(path) => Network::read(path)?,
+        let mut network = match &self.model {
+            Some(path) => Network::read(path, self.weights.as_deref())?,
             None if program.artifact.model.is_empty() => {
                 bail!("{} holds no model to compare with; name one with --model", self.program.display())
             }
             None => Network::parse(program.artifact.name.clone(), program.artifact.model.clone())
                 .with_context(|| format!("cannot use the model in {}", self.program.display()))?,
         };
-        let data = Dataset::open(&self.data)?;
+        // Both sides see what `cerium encrypt` would take.
+        network.normalization.clone_from(&program.artifact.normalization);
+        let data = network.data(&self.data)?;
         let inputs = network.inputs(&data, self.count)?;
         if inputs.is_empty() {
             bail!("there is nothing to classify; --count is at least 1");

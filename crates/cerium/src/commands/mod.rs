@@ -9,6 +9,7 @@ mod encrypt;
 mod eval;
 mod explain;
 mod keygen;
+mod model;
 mod params;
 mod run;
 mod simulate;

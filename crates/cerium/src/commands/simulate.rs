@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use cerium_models::data::Dataset;
 use cerium_models::simulate::{Budget, Simulation, largest, simulate};
 use serde_json::{Value, json};
 
 use super::compile::Choices;
+use super::model::ModelArgs;
 use crate::figures::{self, row};
-use crate::network::{Network, plan_network};
+use crate::network::plan_network;
 use crate::progress::Progress;
 
 /// Run the packed and approximated program on clear slots: what encryption would compute, but for its noise. Reports
@@ -21,8 +21,8 @@ use crate::progress::Progress;
     --data models/mnist/sample"
 )]
 pub(crate) struct Simulate {
-    /// The model, an ONNX file.
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Inputs, with labels if there are any.
     #[arg(long, value_name = "DATA")]
     data: PathBuf,
@@ -42,10 +42,10 @@ pub(crate) struct Simulate {
 impl Simulate {
     pub(crate) fn run(self) -> Result<()> {
         let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
-        let network = Network::read(&self.model)?;
-        let data = Dataset::open(&self.data)?;
+        let network = self.model.read()?;
+        let data = network.data(&self.data)?;
         let inputs = network.inputs(&data, self.count)?;
-        let calibration = self.calibrate.as_deref().map(Dataset::open).transpose()?;
+        let calibration = self.calibrate.as_deref().map(|path| network.data(path)).transpose()?;
         let samples = network.inputs(
             calibration.as_ref().unwrap_or(&data),
             match calibration {

@@ -5,6 +5,7 @@ mod devices;
 mod errors;
 mod flow;
 mod interruption;
+mod models;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

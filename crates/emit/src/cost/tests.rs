@@ -91,6 +91,7 @@ fn artifact(functions: Vec<Function>) -> (Artifact, Params) {
         stages: Vec::new(),
         passes: Vec::new(),
         key_plan: None,
+        normalization: None,
         model: Vec::new(),
     };
     (artifact, params)

@@ -1,7 +1,7 @@
 //! Tensors of constants in an ONNX file.
 
-use super::ImportError;
 use super::proto::{TensorProto, data_type};
+use super::{ImportError, external};
 use crate::tensor::Tensor;
 use half::{bf16, f16};
 
@@ -17,13 +17,9 @@ pub(super) enum Constant {
 /// Reads a tensor. The data are there in full before anything is allocated for them, so a damaged shape
 /// cannot ask for more memory than the file has bytes.
 pub(super) fn read(tensor: &TensorProto) -> Result<Constant, ImportError> {
-    let fail = |problem: String| ImportError::Unsupported {
-        node: tensor.name.clone(),
-        operator: "Tensor".into(),
-        problem,
-    };
-    if tensor.data_location != 0 {
-        return Err(fail("its data are in another file; export the model as one file".into()));
+    let fail = |problem: String| ImportError::Tensor { tensor: tensor.name.clone(), problem };
+    if let Some(file) = external::location(tensor) {
+        return Err(fail(format!("its data are in another file, {file}; export the model as one file")));
     }
     let mut shape = Vec::with_capacity(tensor.dims.len());
     let mut count = Some(1usize);

@@ -3,131 +3,116 @@
 //! Everything that comes from a file is checked here: sizes against the bytes that are there before anything is
 //! allocated, weights for NaN and infinity, shapes for agreement. What passes needs no further check.
 
+mod affine;
 mod constant;
+pub mod description;
+mod error;
+mod external;
 pub mod onnx;
 mod operators;
 mod proto;
 pub mod safetensors;
+mod selection;
 #[cfg(test)]
 mod tests;
 
-use crate::graph::{Graph, GraphError};
-use crate::simplify::simplify;
-use std::path::PathBuf;
+pub use error::ImportError;
 
-/// The network in the bytes of a model file, with everything joined that can be joined: the graph that what follows
-/// works on.
-///
-/// # Errors
-/// See [`onnx::parse`]; a safetensors file is refused by name, for it holds weights without a network.
-pub fn parse(bytes: &[u8]) -> Result<Graph, ImportError> {
-    // Such a file begins with the length of its header, which is a JSON object.
-    if bytes.get(7..9) == Some(&b"\0{"[..]) {
-        return Err(ImportError::Interface(
-            "this is a safetensors file: weights without the network that they belong to; export the model as ONNX".into(),
-        ));
-    }
-    Ok(simplify(&onnx::parse(bytes)?))
+use crate::graph::Graph;
+use crate::normalization::Normalization;
+use crate::simplify::simplify;
+use description::Description;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// A network as imported.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The network, with everything joined that can be joined: what all that follows works on.
+    pub graph: Graph,
+    /// What pixels become before the network sees them, if the file says so.
+    pub normalization: Option<Normalization>,
+    /// A file from which [`Model::parse`] gets the same network, without any other file.
+    pub bytes: Vec<u8>,
 }
 
-/// Why a model file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}; check the path and its permissions")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The bytes are not what the file claims to be.
-    #[error("not a readable {format} file: {problem}; the file may be damaged or of another kind")]
-    Damaged {
-        /// The format that was expected.
-        format: &'static str,
-        /// What the decoder met.
-        problem: String,
-    },
-    /// An operator without meaning here.
-    #[error("node {node}: operator {operator} is not known; known are {known}")]
-    UnknownOperator {
-        /// Its type.
-        operator: String,
-        /// The node.
-        node: String,
-        /// The operators that can be imported.
-        known: String,
-    },
-    /// A known operator in a form that cannot be used.
-    #[error("node {node}: {operator}: {problem}")]
-    Unsupported {
-        /// The node.
-        node: String,
-        /// Its operator.
-        operator: String,
-        /// What cannot be used, and what to do instead.
-        problem: String,
-    },
-    /// A shape that is not known before the run.
-    #[error(
-        "value {value}: dimension {axis} is dynamic ({symbol}); export the model with fixed shapes and batch size 1"
-    )]
-    DynamicShape {
-        /// The value.
-        value: String,
-        /// Which dimension.
-        axis: usize,
-        /// Its symbol in the file.
-        symbol: String,
-    },
-    /// A graph that this crate cannot hold: its inputs and outputs.
-    #[error("{0}")]
-    Interface(String),
-    /// A value that nothing makes.
-    #[error("node {node} reads {value:?}, which no earlier node, initializer or input provides")]
-    MissingValue {
-        /// The reader.
-        node: String,
-        /// The name.
-        value: String,
-    },
-    /// Weights that are needed when importing, but computed by the network.
-    #[error("node {node}: {role} must be a constant of the file, but {value:?} is computed by the network")]
-    NotConstant {
-        /// The node.
-        node: String,
-        /// Which operand.
-        role: &'static str,
-        /// Its name.
-        value: String,
-    },
-    /// A tensor whose data do not fill its shape.
-    #[error(
-        "tensor {tensor} has shape {shape:?}, which needs {wanted} bytes or values, but {found} are there; \
-         the file may be damaged"
-    )]
-    WrongSize {
-        /// The tensor.
-        tensor: String,
-        /// Its shape in the file.
-        shape: Vec<i64>,
-        /// What its shape needs.
-        wanted: String,
-        /// What is there.
-        found: usize,
-    },
-    /// A weight that is no number.
-    #[error("tensor {tensor}: element {index} is {value}; weights must be finite")]
-    NotFinite {
-        /// The tensor.
-        tensor: String,
-        /// Index of the element.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
-    /// An operation whose shapes do not agree.
-    #[error(transparent)]
-    Graph(#[from] GraphError),
+impl Model {
+    /// Reads an ONNX file, a network description, or a safetensors file with a description in it. `weights` stands for
+    /// the file that a description names.
+    ///
+    /// # Errors
+    /// See [`Model::parse`] and [`Model::described`]; files that are missing or cannot be read.
+    pub fn read(path: &Path, weights: Option<&Path>) -> Result<Self, ImportError> {
+        let hint =
+            "a model is an ONNX file, as exported by PyTorch and others, or a network description (.json)";
+        let bytes = read(path, "model", hint)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if Description::recognizes(&bytes) {
+            let beside = folder.join(&Description::parse(&bytes)?.weights);
+            let hint = "the description names it; put it there, or say where it is with --weights FILE";
+            return Self::described(&bytes, &read(weights.unwrap_or(&beside), "file of weights", hint)?);
+        }
+        if weights.is_some() {
+            let problem = "--weights is for network descriptions (.json); this model holds its own weights";
+            return Err(ImportError::Interface(problem.into()));
+        }
+        let is_whole = safetensors::recognizes(&bytes);
+        Self::parse(if is_whole { bytes } else { onnx::with_external_data(bytes, folder)? })
+    }
+
+    /// The network in a file that needs no other: an ONNX file, or a safetensors file with a description in it.
+    ///
+    /// # Errors
+    /// See [`onnx::parse`] and [`Description::build`].
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, ImportError> {
+        if Description::recognizes(&bytes) {
+            let problem = "this is a network description, which is read together with its weights";
+            return Err(ImportError::Interface(problem.into()));
+        }
+        if !safetensors::recognizes(&bytes) {
+            return Ok(Self { graph: simplify(&onnx::parse(&bytes)?), normalization: None, bytes });
+        }
+        let Some(text) = safetensors::metadata(&bytes, description::METADATA_KEY)? else {
+            return Err(ImportError::Interface(
+                "this is a safetensors file: weights without the network that they belong to; export the model as ONNX, or \
+                 describe the network (.json) and name this file there"
+                    .into(),
+            ));
+        };
+        let description = Description::parse(text.as_bytes())?;
+        Self::new(&description, safetensors::parse(&bytes)?, bytes)
+    }
+
+    /// The network of a description and its weights, a safetensors file.
+    ///
+    /// # Errors
+    /// See [`Description::build`].
+    pub fn described(description: &[u8], weights: &[u8]) -> Result<Self, ImportError> {
+        let parsed = Description::parse(description)?;
+        let text = str::from_utf8(description).expect("what was parsed as JSON is text");
+        let bytes = safetensors::with_metadata(weights, description::METADATA_KEY, text)?;
+        Self::new(&parsed, safetensors::parse(weights)?, bytes)
+    }
+
+    fn new(
+        description: &Description,
+        weights: safetensors::Tensors,
+        bytes: Vec<u8>,
+    ) -> Result<Self, ImportError> {
+        let graph = simplify(&description.build(weights)?);
+        Ok(Self { graph, normalization: description.normalization()?, bytes })
+    }
+}
+
+/// The network in the bytes of a file that needs no other: see [`Model::parse`].
+pub fn parse(bytes: &[u8]) -> Result<Graph, ImportError> {
+    Ok(Model::parse(bytes.to_vec())?.graph)
+}
+
+/// The bytes of a file; `what` it is and `hint`, what to do where it is absent, are for the error.
+fn read(path: &Path, what: &str, hint: &'static str) -> Result<Vec<u8>, ImportError> {
+    std::fs::read(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => ImportError::Missing { what: what.into(), path: path.to_path_buf(), hint },
+        _ => ImportError::Read { path: path.to_path_buf(), source },
+    })
 }

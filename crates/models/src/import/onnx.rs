@@ -11,18 +11,28 @@
 use super::constant::{self, Constant};
 use super::operators;
 use super::proto::{DimensionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
-use super::{ImportError, operators::Operator};
+use super::selection::{self, Selection};
+use super::{ImportError, external, operators::Operator};
 use crate::graph::{Graph, NodeId, Op};
 use crate::tensor::Tensor;
 use prost::Message;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Reads a file; see [`parse`].
+/// Reads a file and those beside it in which it keeps weights; see [`parse`].
 pub fn read(path: &Path) -> Result<Graph, ImportError> {
     let bytes =
         std::fs::read(path).map_err(|source| ImportError::Read { path: path.to_path_buf(), source })?;
-    parse(&bytes)
+    parse(&with_external_data(bytes, path.parent().unwrap_or(Path::new("")))?)
+}
+
+/// The same model in one file, if it keeps weights in files of `folder`; the bytes as they are if it does not.
+///
+/// # Errors
+/// Damaged bytes, and files of weights that are missing or too short.
+pub fn with_external_data(bytes: Vec<u8>, folder: &Path) -> Result<Vec<u8>, ImportError> {
+    let mut model = decode(&bytes)?;
+    Ok(if external::take_in(&mut model, folder)? { model.encode_to_vec() } else { bytes })
 }
 
 /// Builds the graph of an ONNX model with one input `[1, channels, height, width]` or `[1, features]` and one
@@ -32,17 +42,24 @@ pub fn read(path: &Path) -> Result<Graph, ImportError> {
 /// Damaged bytes, unknown operators, dynamic shapes, missing or non-finite weights, shapes that disagree: each
 /// names the node or tensor at fault.
 pub fn parse(bytes: &[u8]) -> Result<Graph, ImportError> {
-    let model = ModelProto::decode(bytes)
-        .map_err(|error| ImportError::Damaged { format: "ONNX", problem: error.to_string() })?;
-    let Some(graph) = model.graph else {
+    let Some(graph) = decode(bytes)?.graph else {
         return Err(ImportError::Damaged { format: "ONNX", problem: "it holds no graph".into() });
     };
     Importer::new(&graph, bytes.len())?.run(&graph)
 }
 
-/// Names of the operators that can be imported, for error messages and listings.
-pub fn known_operators() -> Vec<&'static str> {
-    operators::TABLE.iter().map(|(name, _)| *name).collect()
+fn decode(bytes: &[u8]) -> Result<ModelProto, ImportError> {
+    ModelProto::decode(bytes)
+        .map_err(|error| ImportError::Damaged { format: "ONNX", problem: error.to_string() })
+}
+
+/// Every operator that can be imported with its supported forms, and every one that is refused with what to use instead, as
+/// the rows of a table in Markdown.
+pub fn coverage() -> String {
+    let known = operators::TABLE.iter().map(|row| format!("| {} | {} |\n", row.name, row.forms));
+    let refused =
+        operators::REFUSED.iter().map(|(name, instead)| format!("| {name} | not imported: {instead} |\n"));
+    known.chain(refused).collect()
 }
 
 /// What a name in the file stands for.
@@ -64,6 +81,10 @@ pub(super) struct Importer<'a> {
     aliases: HashMap<&'a str, &'a str>,
     /// How many operands and outputs read each value, aliases resolved.
     uses: HashMap<&'a str, usize>,
+    /// What [`Selection`]s made, each with what it was made from, so that operators behind it can join it.
+    pub(super) selections: HashMap<NodeId, (NodeId, Selection)>,
+    /// Weights of selections that may still be made.
+    pub(super) selecting: usize,
     /// Weights that may still be copied: a small file must not ask for a large graph by reading one tensor often.
     budget: usize,
 }
@@ -97,7 +118,16 @@ impl<'a> Importer<'a> {
         }
         let graph = Graph::new(input.name.clone(), input_shape(input)?)?;
         let values = HashMap::from([(input.name.as_str(), Value::Node(graph.output()))]);
-        Ok(Self { graph, values, initializers, aliases, uses, budget: bytes.saturating_mul(16) })
+        Ok(Self {
+            graph,
+            values,
+            initializers,
+            aliases,
+            uses,
+            selections: HashMap::new(),
+            selecting: selection::MAX_WEIGHTS,
+            budget: bytes.saturating_mul(16),
+        })
     }
 
     fn run(mut self, file: &'a GraphProto) -> Result<Graph, ImportError> {
@@ -118,7 +148,7 @@ impl<'a> Importer<'a> {
                 return Err(ImportError::Damaged { format: "ONNX", problem });
             }
         }
-        let id = match self.lookup(&output.name)? {
+        let id = match self.lookup(&output.name, || "(output)".into())? {
             Some(Value::Node(id)) => id,
             Some(Value::Constant(_)) => {
                 return Err(ImportError::Interface(format!("output {} is a constant", output.name)));
@@ -136,13 +166,15 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// What a name stands for at this point of the file.
-    fn lookup(&mut self, name: &str) -> Result<Option<Value>, ImportError> {
+    /// What a name stands for at this point of the file; `reader` is for the error.
+    fn lookup(&mut self, name: &str, reader: impl FnOnce() -> String) -> Result<Option<Value>, ImportError> {
         if let Some(value) = self.values.get(name) {
             return Ok(Some(value.clone()));
         }
         let Some((name, tensor)) = self.initializers.remove_entry(name) else { return Ok(None) };
-        let value = Value::Constant(constant::read(tensor)?);
+        let value = constant::read(tensor)
+            .map_err(|source| ImportError::Operand { node: reader(), source: Box::new(source) })?;
+        let value = Value::Constant(value);
         self.values.insert(name, value.clone());
         Ok(Some(value))
     }
@@ -150,7 +182,7 @@ impl<'a> Importer<'a> {
     /// Operand `index` of a node; `None` where it is left out.
     pub(super) fn optional(&mut self, call: &Call, index: usize) -> Result<Option<Value>, ImportError> {
         let Some(name) = call.node.input.get(index).filter(|name| !name.is_empty()) else { return Ok(None) };
-        match self.lookup(name)? {
+        match self.lookup(name, || call.name())? {
             Some(value) => Ok(Some(value)),
             None => Err(ImportError::MissingValue { node: call.name(), value: name.clone() }),
         }
@@ -166,7 +198,10 @@ impl<'a> Importer<'a> {
     pub(super) fn node(&mut self, call: &Call, index: usize) -> Result<NodeId, ImportError> {
         match self.value(call, index)? {
             Value::Node(id) => Ok(id),
-            Value::Constant(_) => Err(call.unsupported(format!("operand {index} is a constant"))),
+            Value::Constant(_) => Err(call.unsupported(format!(
+                "operand {index} is a constant, where a value is expected that the network computes; simplify the model before \
+                 export"
+            ))),
         }
     }
 
@@ -309,15 +344,16 @@ impl Call<'_> {
         Ok(Some(sizes))
     }
 
-    /// The attribute `shape`, where `Reshape` kept its target before opset 5.
-    pub(super) fn shape(&self) -> Option<Vec<i64>> {
-        self.attribute("shape").map(|attribute| attribute.ints.clone())
+    /// A list of integers, if it is given.
+    pub(super) fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        self.attribute(name).map(|attribute| attribute.ints.clone())
     }
 
     /// The value of a `Constant` node.
     pub(super) fn constant(&self) -> Result<Constant, ImportError> {
         if let Some(tensor) = self.attribute("value").and_then(|attribute| attribute.t.as_ref()) {
-            return constant::read(&TensorProto { name: self.name(), ..tensor.clone() });
+            return constant::read(&TensorProto { name: self.name(), ..tensor.clone() })
+                .map_err(|source| ImportError::Operand { node: self.name(), source: Box::new(source) });
         }
         let real = |values: Vec<f32>| {
             let tensor = Tensor::new(self.name(), vec![values.len()], values);

@@ -87,8 +87,18 @@ pub(super) struct TensorProto {
     pub(super) raw_data: Vec<u8>,
     #[prost(double, repeated, tag = "10")]
     pub(super) double_data: Vec<f64>,
+    #[prost(message, repeated, tag = "13")]
+    pub(super) external_data: Vec<StringStringEntryProto>,
     #[prost(int32, tag = "14")]
     pub(super) data_location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StringStringEntryProto {
+    #[prost(string, tag = "1")]
+    pub(super) key: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
 }
 
 /// Values of `TensorProto::data_type`.

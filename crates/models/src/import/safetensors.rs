@@ -3,8 +3,8 @@
 use super::ImportError;
 use crate::tensor::{Tensor, element_count};
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Tensors by name.
@@ -17,12 +17,34 @@ pub fn read(path: &Path) -> Result<Tensors, ImportError> {
     parse(&bytes)
 }
 
+/// Whether the bytes look like such a file: it begins with the length of its header, which is a JSON object.
+pub(super) fn recognizes(bytes: &[u8]) -> bool {
+    bytes.get(7..9) == Some(&b"\0{"[..])
+}
+
+/// What the file's metadata say under a key.
+pub(super) fn metadata(bytes: &[u8], key: &str) -> Result<Option<String>, ImportError> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    Ok(header.metadata().as_ref().and_then(|entries| entries.get(key)).cloned())
+}
+
+/// The same tensors in a file with one entry of metadata. Equal arguments give equal bytes.
+pub(super) fn with_metadata(bytes: &[u8], key: &str, value: &str) -> Result<Vec<u8>, ImportError> {
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+    // One entry, because entries are stored in the order of a hash map.
+    let entry = HashMap::from([(key.to_string(), value.to_string())]);
+    ::safetensors::serialize(file.tensors(), Some(entry)).map_err(damaged)
+}
+
+fn damaged(error: SafeTensorError) -> ImportError {
+    ImportError::Damaged { format: "safetensors", problem: error.to_string() }
+}
+
 /// Reads every tensor of a safetensors file as single precision. Known element types: F64, F32, F16, BF16, and
 /// the integers I64, I32, U8 (exact up to 2^24). NaN and infinity are refused.
 pub fn parse(bytes: &[u8]) -> Result<Tensors, ImportError> {
-    let damaged = |problem: String| ImportError::Damaged { format: "safetensors", problem };
     // The header's length is checked against the bytes by the parser, and offsets against both.
-    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
     let mut tensors = Tensors::new();
     for (name, view) in file.iter() {
         let data = view.data();
@@ -41,16 +63,16 @@ pub fn parse(bytes: &[u8]) -> Result<Tensors, ImportError> {
             Dtype::I32 => words(data, |bytes| i32::from_le_bytes(bytes) as f32),
             Dtype::U8 => words(data, |[byte]: [u8; 1]| f32::from(byte)),
             other => {
-                return Err(ImportError::Unsupported {
-                    node: name.to_string(),
-                    operator: "Tensor".into(),
+                return Err(ImportError::Tensor {
+                    tensor: name.to_string(),
                     problem: format!("its element type {other:?} is not known; floats, I64, I32 and U8 are"),
                 });
             }
         };
         let shape = view.shape().to_vec();
         if element_count(&shape) != Some(values.len()) {
-            return Err(damaged(format!("tensor {name} does not fill its shape {shape:?}")));
+            let problem = format!("tensor {name} does not fill its shape {shape:?}");
+            return Err(ImportError::Damaged { format: "safetensors", problem });
         }
         let tensor = Tensor::new(name, shape, values);
         if let Some((index, value)) = tensor.first_not_finite() {

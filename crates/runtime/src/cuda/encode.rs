@@ -230,6 +230,7 @@ mod tests {
             stages: vec![],
             passes: vec![],
             key_plan: None,
+            normalization: None,
             model: vec![],
         }
     }

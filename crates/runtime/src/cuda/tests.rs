@@ -292,6 +292,7 @@ impl Case {
             stages: vec![stage("first"), stage("second")],
             passes: Vec::new(),
             key_plan: None,
+            normalization: None,
             model: Vec::new(),
         };
         artifact.validate().unwrap();

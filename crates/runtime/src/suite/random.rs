@@ -101,6 +101,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
         stages: (0..STAGES).map(stage).collect(),
         passes: Vec::new(),
         key_plan: None,
+        normalization: None,
         model: Vec::new(),
     };
     artifact.validate().expect("only valid artifacts are made here");

@@ -46,6 +46,7 @@ pub(super) fn transform(params: &Params, level: Level, forward: bool) -> Artifac
         stages: vec![stage],
         passes: Vec::new(),
         key_plan: None,
+        normalization: None,
         model: vec![],
     }
 }
