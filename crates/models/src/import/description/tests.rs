@@ -4,8 +4,11 @@ use crate::graph::Graph;
 use crate::import::{ImportError, Model, safetensors};
 use crate::reference;
 
+/// Name, shape and values of a tensor.
+type Named<'a> = (&'a str, &'a [usize], &'a [f32]);
+
 /// A safetensors file of single precision tensors.
-fn weights(tensors: &[(&str, &[usize], &[f32])]) -> Vec<u8> {
+fn weights(tensors: &[Named]) -> Vec<u8> {
     let data: Vec<Vec<u8>> =
         tensors.iter().map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&data).map(|((name, shape, _), data)| {
@@ -21,7 +24,7 @@ fn describe(layers: &str, more: &str) -> String {
     )
 }
 
-fn model(layers: &str, more: &str, tensors: &[(&str, &[usize], &[f32])]) -> Result<Model, ImportError> {
+fn model(layers: &str, more: &str, tensors: &[Named]) -> Result<Model, ImportError> {
     Model::described(describe(layers, more).as_bytes(), &weights(tensors))
 }
 
@@ -35,7 +38,7 @@ const X: [f32; 4] = [1.0, -2.0, 3.0, 4.0];
 /// Every kind of layer, each beside what it says.
 #[test]
 fn layers_mean_what_they_say() {
-    let cases: &[(&str, &[(&str, &[usize], &[f32])], &[f64])] = &[
+    let cases: &[(&str, &[Named], &[f64])] = &[
         (r#"{"conv": {"name": "c"}}"#, &[("c.weight", &[1, 1, 1, 1], &[2.0])], &[2.0, -4.0, 6.0, 8.0]),
         (
             r#"{"conv": {"name": "c", "stride": [1, 2], "padding": [0, 1], "dilation": 1, "groups": 1}}"#,
@@ -81,10 +84,10 @@ fn batch_normalizations_fold_where_they_may() {
     };
     let check = |layers: &str, nodes: usize, wanted: [f64; 4]| {
         let norm = norm("n");
-        let mut tensors: Vec<(&str, &[usize], &[f32])> = vec![("c.weight", &[1, 1, 1, 1], &[2.0])];
+        let mut tensors: Vec<Named> = vec![("c.weight", &[1, 1, 1, 1], &[2.0])];
         tensors
             .extend(norm.iter().map(|(name, value)| (name.as_str(), &[1][..], std::slice::from_ref(value))));
-        let counter: (&str, &[usize], &[f32]) = ("n.num_batches_tracked", &[], &[7.0]);
+        let counter: Named = ("n.num_batches_tracked", &[], &[7.0]);
         tensors.push(counter);
         let model = model(layers, "", &tensors).expect("valid");
         assert_eq!(model.graph.nodes().len(), nodes, "{layers}");
@@ -106,7 +109,7 @@ fn batch_normalizations_fold_where_they_may() {
 fn blocks_are_used_at_their_prefixes() {
     let blocks = r#", "blocks": { "b": [ { "conv": { "name": "c" } }, "relu", "relu" ] }"#;
     let layers = r#"{"block": {"name": "b", "at": ["one", "two"]}}"#;
-    let tensors: &[(&str, &[usize], &[f32])] =
+    let tensors: &[Named] =
         &[("one.c.weight", &[1, 1, 1, 1], &[2.0]), ("two.c.weight", &[1, 1, 1, 1], &[3.0])];
     let graph = model(layers, blocks, tensors).expect("valid").graph;
     assert_eq!(run(&graph, &X), [6.0, 0.0, 18.0, 24.0]);
@@ -117,7 +120,7 @@ fn blocks_are_used_at_their_prefixes() {
 /// One file holds it all, and is the same for the same network.
 #[test]
 fn a_description_goes_into_the_file_of_weights() {
-    let tensors: &[(&str, &[usize], &[f32])] = &[("c.weight", &[1, 1, 1, 1], &[2.0])];
+    let tensors: &[Named] = &[("c.weight", &[1, 1, 1, 1], &[2.0])];
     let text = r#"{ "weights": "w", "input": { "shape": [1, 2, 2], "mean": [0.5], "deviation": [0.25] },
         "layers": [ { "conv": { "name": "c" } }, "relu" ] }"#;
     let described = Model::described(text.as_bytes(), &weights(tensors)).expect("valid");
@@ -133,7 +136,7 @@ fn a_description_goes_into_the_file_of_weights() {
 
 #[test]
 fn errors_say_what_and_where() {
-    let c: &[(&str, &[usize], &[f32])] = &[("c.weight", &[1, 1, 1, 1], &[2.0])];
+    let c: &[Named] = &[("c.weight", &[1, 1, 1, 1], &[2.0])];
     let conv = r#"{"conv": {"name": "c"}}"#;
     let check = |layers: &str, more: &str, tensors, parts: &[&str]| {
         let message = model(layers, more, tensors).expect_err("an error is expected").to_string();

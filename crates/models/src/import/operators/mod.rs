@@ -78,13 +78,13 @@ pub(super) const TABLE: &[Row] = &[
         shapes::pad,
     ),
     row("ReduceMean", "over height and width, with keepdims or without", layers::reduce_mean),
-    row("Relu", "", |importer, call| unary(importer, call, Activation::Relu)),
+    row("Relu", "in all forms", |importer, call| unary(importer, call, Activation::Relu)),
     row("Reshape", "to a constant shape with a batch of 1, 0 and -1 included", shapes::reshape),
-    row("Sigmoid", "", |importer, call| unary(importer, call, Activation::Sigmoid)),
+    row("Sigmoid", "in all forms", |importer, call| unary(importer, call, Activation::Sigmoid)),
     row("Slice", "every n-th row and column, from the first one on", shapes::slice),
-    row("Softplus", "", |importer, call| unary(importer, call, Activation::Softplus)),
+    row("Softplus", "in all forms", |importer, call| unary(importer, call, Activation::Softplus)),
     row("Sub", "of a constant, as Add", arithmetic::sub),
-    row("Tanh", "", |importer, call| unary(importer, call, Activation::Tanh)),
+    row("Tanh", "in all forms", |importer, call| unary(importer, call, Activation::Tanh)),
 ];
 
 /// Operators that will not come, and what to use instead.
