@@ -65,7 +65,7 @@ fn onnx(height: u8, nodes: &[Vec<u8>], weights: &[Vec<u8>]) -> Vec<u8> {
 
 /// A network description's weights: `d.weight` `[2, 3072]`.
 fn weights() -> Vec<u8> {
-    let values = (0..2 * 3072).map(|i| if i % 3 == 0 { 0.01f32 } else { -0.005 });
+    let values = (0..2 * 3072).map(|i| if i < 3072 { 0.001f32 } else { -0.001 });
     let header = r#"{"d.weight":{"dtype":"F32","shape":[2,3072],"data_offsets":[0,24576]}}"#;
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.bytes());
