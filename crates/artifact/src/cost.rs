@@ -1,11 +1,12 @@
 //! The cost of a kernel, counted before it runs.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Block, Body, Instruction, Kernel, Operand, Program, Transform};
-use crate::{Function, PassFigures, Step};
+use crate::{Function, PassFigures, StageId, Step};
 
 /// What kernels cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,28 @@ pub fn calls(functions: &[Function]) -> Vec<u64> {
                 calls[callee] = calls[callee].saturating_add(calls[index]);
             }
         }
+    }
+    calls
+}
+
+/// How often a run calls each function on behalf of each stage of the entry, directly or through other functions: what the
+/// function costs is a cost of these stages. The entry, which is not called, has none.
+pub fn calls_by_stage(functions: &[Function]) -> Vec<BTreeMap<StageId, u64>> {
+    let mut calls: Vec<BTreeMap<StageId, u64>> = vec![BTreeMap::new(); functions.len()];
+    for (index, function) in functions.iter().enumerate().rev() {
+        let callers = std::mem::take(&mut calls[index]);
+        for step in &function.steps {
+            let Step::Call { stage, function: callee, .. } = step else { continue };
+            let mut add = |stage: StageId, count: u64| {
+                let known = calls[callee.0 as usize].entry(stage).or_default();
+                *known = known.saturating_add(count);
+            };
+            match index + 1 == functions.len() {
+                true => add(*stage, 1),
+                false => callers.iter().for_each(|(&stage, &count)| add(stage, count)),
+            }
+        }
+        calls[index] = callers;
     }
     calls
 }
@@ -161,4 +184,44 @@ fn products(program: &Program) -> u64 {
         Instruction::Dot(pairs) => pairs.len() as u64,
     };
     program.instructions.iter().map(products).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FunctionId;
+
+    #[test]
+    fn functions_count_for_the_stages_that_call_them() {
+        let function = |name: &str, calls: &[(u16, u32)]| Function {
+            name: name.into(),
+            args: vec![],
+            results: vec![],
+            weight_params: 0,
+            plaintexts: vec![],
+            frame: 0,
+            steps: calls
+                .iter()
+                .map(|&(stage, function)| Step::Call {
+                    stage: StageId(stage),
+                    function: FunctionId(function),
+                    args: vec![],
+                    results: vec![],
+                    weights: vec![],
+                })
+                .collect(),
+        };
+        // The entry calls `inner` once and `outer` three times, which calls `inner` twice, whatever stages it names.
+        let functions = [
+            function("inner", &[]),
+            function("outer", &[(7, 0), (8, 0)]),
+            function("main", &[(0, 1), (1, 0), (0, 1), (2, 1)]),
+        ];
+        let of =
+            |counts: &[(u16, u64)]| counts.iter().map(|&(stage, count)| (StageId(stage), count)).collect();
+        let expected: [BTreeMap<StageId, u64>; 3] =
+            [of(&[(0, 4), (1, 1), (2, 2)]), of(&[(0, 2), (2, 1)]), of(&[])];
+        assert_eq!(calls_by_stage(&functions), expected);
+        assert_eq!(calls(&functions), [7, 3, 1]);
+    }
 }

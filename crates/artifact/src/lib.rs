@@ -246,6 +246,8 @@ pub enum Step {
     Launch(Kernel),
     /// Call a function that stands before this one in the artifact.
     Call {
+        /// The stage on whose behalf: what kernels of the callee cost is its cost, whatever stages they belong to.
+        stage: StageId,
         /// The callee.
         function: FunctionId,
         /// One operand for each of its argument limbs ([`Operand::Local`], [`Operand::Arg`] or [`Operand::Result`]).

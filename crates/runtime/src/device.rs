@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use cerium_artifact::{Function, Kernel, Operand};
+use cerium_artifact::{Function, Kernel, Operand, StageId};
 use cerium_ckks::params::Params;
 
 use crate::cuda::CudaError;
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId, Plaintexts, Residency};
-use crate::profile::UsageTable;
+use crate::profile::UsageTables;
 
 /// A limb slot of a device's pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +36,8 @@ pub struct Run<'a> {
 /// artifact: devices rely on it.
 #[derive(Clone, Debug)]
 pub struct Bindings {
+    /// The stage of the entry that called the function, itself or through others; `None` in the entry.
+    pub(crate) caller: Option<StageId>,
     pub(crate) frame: Address,
     pub(crate) args: Vec<Address>,
     pub(crate) results: Vec<Address>,
@@ -151,5 +153,5 @@ pub trait Device: Send {
     fn room(&mut self, pool: u64, keys: u64) -> Option<u64>;
 
     /// What was used since this was last asked.
-    fn take_usage(&mut self) -> UsageTable;
+    fn take_usage(&mut self) -> UsageTables;
 }

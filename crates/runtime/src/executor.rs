@@ -5,7 +5,7 @@
 //! callee's frame begins where its caller's ends. Everything is known before the first launch; execution only
 //! adds offsets.
 
-use cerium_artifact::{Artifact, Function, FunctionId, Operand, Step, WeightId, WeightRef};
+use cerium_artifact::{Artifact, Function, FunctionId, Operand, StageId, Step, WeightId, WeightRef};
 
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::memory::{PlaintextId, PlaintextPlan, Residency, RunSpan};
@@ -32,7 +32,13 @@ struct ScheduledFunction {
 #[derive(Clone, Debug)]
 enum Item {
     Run(RunId),
-    Call { function: FunctionId, args: Vec<Operand>, results: Vec<Operand>, weights: Vec<WeightRef> },
+    Call {
+        stage: StageId,
+        function: FunctionId,
+        args: Vec<Operand>,
+        results: Vec<Operand>,
+        weights: Vec<WeightRef>,
+    },
 }
 
 impl Schedule {
@@ -87,6 +93,7 @@ impl Schedule {
     pub fn execute(&self, device: &mut dyn Device) -> Result<(), DeviceError> {
         let entry = self.functions.len() - 1;
         let bindings = Bindings {
+            caller: None,
             frame: Address(self.args + self.results),
             args: self.inputs().collect(),
             results: self.outputs().collect(),
@@ -111,11 +118,12 @@ impl Schedule {
                     self.encode(*run, &mut bindings, device)?;
                     device.launch(*run, &bindings)?;
                 }
-                Item::Call { function: callee, args, results, weights: bound } => {
+                Item::Call { stage, function: callee, args, results, weights: bound } => {
                     let callee = callee.0 as usize;
                     let bound: Vec<WeightId> = bound.iter().map(|weight| weight.resolve(weights)).collect();
                     let encodings = self.encodings(callee, &bound);
                     let inner = Bindings {
+                        caller: bindings.caller.or(Some(*stage)),
                         frame: Address(bindings.frame.0 + function.frame),
                         args: args.iter().map(|&operand| bindings.slot(operand)).collect(),
                         results: results.iter().map(|&operand| bindings.slot(operand)).collect(),
@@ -169,9 +177,9 @@ fn items(function: &Function, id: FunctionId, residency: &Residency) -> Vec<Item
     let mut items = Vec::new();
     for (index, step) in function.steps.iter().enumerate() {
         match step {
-            Step::Call { function, args, results, weights } => {
+            Step::Call { stage, function, args, results, weights } => {
                 let (args, results, weights) = (args.clone(), results.clone(), weights.clone());
-                items.push(Item::Call { function: *function, args, results, weights });
+                items.push(Item::Call { stage: *stage, function: *function, args, results, weights });
             }
             Step::Launch(_) => {
                 items.extend(runs.next_if(|(start, _)| *start == index).map(|(_, run)| Item::Run(run)));

@@ -12,14 +12,14 @@ use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunI
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
-use crate::profile::{KernelClass, UsageTable};
+use crate::profile::{KernelClass, UsageTable, UsageTables};
 use crate::session::SessionError;
 
 /// A device that only counts.
 #[derive(Debug, Default)]
 pub struct NullDevice {
     runs: Vec<UsageTable>,
-    used: UsageTable,
+    used: UsageTables,
     pool_bytes: u64,
 }
 
@@ -51,7 +51,7 @@ impl Device for NullDevice {
             table
         };
         self.runs = runs.iter().map(cost).collect();
-        self.used = UsageTable::new(stages);
+        self.used = UsageTables::new(stages);
         self.pool_bytes = limbs * 4 * params.n() as u64;
         Ok(())
     }
@@ -86,8 +86,8 @@ impl Device for NullDevice {
         Ok(())
     }
 
-    fn launch(&mut self, run: RunId, _: &Bindings) -> Result<(), DeviceError> {
-        self.used += &self.runs[run.0 as usize];
+    fn launch(&mut self, run: RunId, bindings: &Bindings) -> Result<(), DeviceError> {
+        self.used.add_run(&self.runs[run.0 as usize], bindings.caller);
         Ok(())
     }
 
@@ -107,9 +107,9 @@ impl Device for NullDevice {
         None
     }
 
-    fn take_usage(&mut self) -> UsageTable {
+    fn take_usage(&mut self) -> UsageTables {
         let stages = self.used.stages();
-        std::mem::replace(&mut self.used, UsageTable::new(stages))
+        std::mem::replace(&mut self.used, UsageTables::new(stages))
     }
 }
 
@@ -117,7 +117,7 @@ impl Device for NullDevice {
 #[derive(Clone, Debug, Serialize)]
 pub struct Measurement {
     /// Usage by stage and class.
-    pub usage: UsageTable,
+    pub usage: UsageTables,
     /// Bytes of the pool: inputs, outputs and the deepest stack of frames.
     pub pool_bytes: u64,
     /// Bytes of encoded plaintexts, the buffer for those that are not resident included.

@@ -124,6 +124,84 @@ impl UsageTable {
     }
 }
 
+/// Usage of a run, by stage and class. What functions use is counted twice: for the stages that their kernels belong to, and for
+/// the stages of the entry that called them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UsageTables {
+    /// Kernels of the entry, by their stage.
+    pub entry: UsageTable,
+    /// Kernels of functions, by their stage.
+    pub functions: UsageTable,
+    /// Kernels of functions, by the stage of the entry that called the function, itself or through others.
+    pub called: UsageTable,
+}
+
+impl UsageTables {
+    /// Empty tables for this many stages.
+    pub fn new(stages: usize) -> UsageTables {
+        let table = || UsageTable::new(stages);
+        UsageTables { entry: table(), functions: table(), called: table() }
+    }
+
+    /// Number of stages.
+    pub fn stages(&self) -> usize {
+        self.entry.stages()
+    }
+
+    /// Adds what kernels of a stage and a class used in a function that `caller` called (`None`: in the entry).
+    pub fn add(&mut self, stage: StageId, class: KernelClass, caller: Option<StageId>, usage: Usage) {
+        match caller {
+            None => *self.entry.get_mut(stage, class) += usage,
+            Some(caller) => {
+                *self.functions.get_mut(stage, class) += usage;
+                *self.called.get_mut(caller, class) += usage;
+            }
+        }
+    }
+
+    /// Adds what the kernels of a run used in a function that `caller` called (`None`: in the entry).
+    pub fn add_run(&mut self, run: &UsageTable, caller: Option<StageId>) {
+        for stage in (0..run.stages()).map(|index| StageId(index as u16)) {
+            for class in KernelClass::ALL {
+                self.add(stage, class, caller, run.get(stage, class));
+            }
+        }
+    }
+
+    /// Kernels of a class that belong to a stage. Panics if there is no such stage.
+    pub fn get(&self, stage: StageId, class: KernelClass) -> Usage {
+        sum([self.entry.get(stage, class), self.functions.get(stage, class)].iter())
+    }
+
+    /// Kernels that belong to a stage.
+    pub fn stage(&self, stage: StageId) -> Usage {
+        sum([self.entry.stage(stage), self.functions.stage(stage)].iter())
+    }
+
+    /// Kernels of a stage of the entry and of the functions that it calls.
+    pub fn layer(&self, stage: StageId) -> Usage {
+        sum([self.entry.stage(stage), self.called.stage(stage)].iter())
+    }
+
+    /// Kernels of a class.
+    pub fn class(&self, class: KernelClass) -> Usage {
+        sum([self.entry.class(class), self.functions.class(class)].iter())
+    }
+
+    /// All kernels.
+    pub fn total(&self) -> Usage {
+        sum([self.entry.total(), self.functions.total()].iter())
+    }
+}
+
+impl AddAssign<&UsageTables> for UsageTables {
+    fn add_assign(&mut self, other: &UsageTables) {
+        self.entry += &other.entry;
+        self.functions += &other.functions;
+        self.called += &other.called;
+    }
+}
+
 impl AddAssign<&UsageTable> for UsageTable {
     fn add_assign(&mut self, other: &UsageTable) {
         for (stage, added) in self.0.iter_mut().zip(&other.0) {
@@ -152,7 +230,7 @@ pub struct Profile {
     /// Names of the stages; [`StageId`] indexes them.
     pub stages: Vec<String>,
     /// Usage by stage and class.
-    pub usage: UsageTable,
+    pub usage: UsageTables,
 }
 
 impl Profile {

@@ -8,7 +8,7 @@ use cerium_ckks::params::Params;
 use super::KeyShape;
 use crate::error::{ensure, inconsistent};
 use crate::kernel::Operand;
-use crate::{Artifact, ArtifactError, Function, Step};
+use crate::{Artifact, ArtifactError, Function, StageId, Step};
 
 /// What is known about a limb slot.
 #[derive(Clone, Copy, Default)]
@@ -104,7 +104,8 @@ pub(super) fn check(
         let place = Place { function: &function.name, step, block: None };
         match content {
             Step::Launch(kernel) => checker.kernel(kernel, place)?,
-            Step::Call { function: callee, args, results, .. } => {
+            Step::Call { stage, function: callee, args, results, .. } => {
+                checker.stage(*stage, place)?;
                 checker.call(&artifact.functions[callee.0 as usize], args, results, place)?;
             }
         }
@@ -123,6 +124,11 @@ fn local_stores(step: &Step) -> usize {
 }
 
 impl Checker<'_> {
+    pub(super) fn stage(&self, stage: StageId, place: Place) -> Result<(), ArtifactError> {
+        let stages = self.artifact.stages.len();
+        ensure(usize::from(stage.0) < stages, || place, || format!("its stage is not one of {stages}"))
+    }
+
     fn call(
         &mut self,
         callee: &Function,

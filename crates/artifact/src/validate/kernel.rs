@@ -99,12 +99,7 @@ impl Program {
 
 impl Checker<'_> {
     pub(super) fn kernel(&mut self, kernel: &Kernel, place: Place) -> Result<(), ArtifactError> {
-        let stages = self.artifact.stages.len();
-        ensure(
-            usize::from(kernel.stage.0) < stages,
-            || place,
-            || format!("its stage is not one of {stages}"),
-        )?;
+        self.stage(kernel.stage, place)?;
         match &kernel.body {
             Body::Elementwise { program, blocks } => {
                 ensure(!program.results.is_empty(), || place, || "its program has no results")?;

@@ -100,6 +100,7 @@ pub(crate) fn sample() -> Artifact {
     };
 
     let call = |poly: u32, weight: u32| Step::Call {
+        stage: StageId(0),
         function: FunctionId(0),
         args: (0..count).map(|i| Operand::Arg(poly * count + i)).collect(),
         results: (0..count).map(|i| Operand::Local(poly * count + i)).collect(),

@@ -216,6 +216,10 @@ rejected! {
     } => "is written while the same step reads it";
     call_result_twice: |a| { let first = call(a).1[0]; call(a).1[1] = first; } => "is written twice in one step";
     call_other_prime: |a| call(a).0.swap(0, 1) => "there is no Arg(1) modulo p0";
+    call_stage: |a| match &mut a.functions[1].steps[0] {
+        Step::Call { stage, .. } => *stage = StageId(1),
+        _ => panic!(),
+    } => "its stage is not one of 1";
     stage_index: |a| match &mut a.functions[0].steps[0] {
         Step::Launch(kernel) => kernel.stage = StageId(1),
         _ => panic!(),
@@ -293,6 +297,7 @@ fn calls_nest_only_so_deep() {
             frame: 0,
             plaintexts: vec![],
             steps: vec![Step::Call {
+                stage: StageId(0),
                 function: FunctionId(depth - 1),
                 args: (0..count).map(Operand::Arg).collect(),
                 results: (0..count).map(Operand::Result).collect(),

@@ -191,7 +191,7 @@ impl<'a> Assembly<'a> {
         let (shape, blocks) = match launch.content {
             Content::Call(index) => {
                 let node = &self.source.nodes[index];
-                return self.call(&node.op, node.results.clone().map(ValueId));
+                return self.call(launch.stage, &node.op, node.results.clone().map(ValueId));
             }
             Content::Blocks(shape, blocks) => (shape, blocks),
         };
@@ -230,11 +230,12 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn call(&self, op: &Op, results: impl Iterator<Item = ValueId>) -> Step {
+    fn call(&self, stage: StageId, op: &Op, results: impl Iterator<Item = ValueId>) -> Step {
         let Op::Call { args, function } = op else { unreachable!("a call group holds a call") };
         let (index, _) = self.module.find(function).expect("verified modules call defined functions");
         let is_weight = |v: &&ValueId| matches!(self.source.type_of(**v), Type::Weight { .. });
         Step::Call {
+            stage,
             function: FunctionId(index as u32),
             args: args.iter().filter(|v| !is_weight(v)).map(|v| self.operand(*v)).collect(),
             results: results.map(|v| self.operand(v)).collect(),

@@ -43,7 +43,7 @@ pub fn write(function: &Function) -> String {
     for step in &function.steps {
         match step {
             Step::Launch(kernel) => write_body(&mut out, &kernel.body),
-            Step::Call { function, args, results, weights } => {
+            Step::Call { function, args, results, weights, .. } => {
                 let _ = writeln!(
                     out,
                     "  call function {} ({}) -> ({}), {} weights",

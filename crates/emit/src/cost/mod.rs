@@ -182,7 +182,7 @@ impl Walk<'_> {
         for (number, step) in function.steps.iter().enumerate() {
             match step {
                 Step::Launch(kernel) => self.kernel(index, number, kernel, places),
-                Step::Call { function: callee, args, results, weights } => {
+                Step::Call { function: callee, args, results, weights, .. } => {
                     let slots = |operands: &[Operand]| -> Vec<u64> {
                         operands.iter().filter_map(|&operand| places.slot(operand)).collect()
                     };

@@ -120,6 +120,7 @@ fn what_was_just_made_is_read_from_the_cache() {
 fn functions_count_as_often_as_they_are_called() {
     let body = vec![sum([Operand::Arg(0), Operand::Arg(0)], Operand::Result(0))];
     let call = |from: Operand, to: Operand| Step::Call {
+        stage: StageId(0),
         function: FunctionId(0),
         args: vec![from],
         results: vec![to],

@@ -27,7 +27,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, Pages, PlaintextEncoder, Plaintexts, Pool, Residency};
-use crate::profile::UsageTable;
+use crate::profile::{Usage, UsageTables};
 use prepare::{PreparedRun, Preparer, ScratchWords};
 use program::TileScratch;
 use work::{Memory, Scratch};
@@ -48,7 +48,7 @@ pub struct CpuDevice {
     /// For plaintexts that are not resident.
     encoder: Option<Arc<PlaintextEncoder>>,
     keys: Arc<KeyStore>,
-    used: UsageTable,
+    used: UsageTables,
 }
 
 impl CpuDevice {
@@ -78,7 +78,7 @@ impl CpuDevice {
             plaintexts: Plaintexts::default(),
             encoder: None,
             keys: Arc::default(),
-            used: UsageTable::default(),
+            used: UsageTables::default(),
         })
     }
 }
@@ -118,7 +118,7 @@ impl Device for CpuDevice {
                 tiles: TileScratch::new(scratch.tiles, scratch.limbs).map_err(out_of_memory)?,
                 converted: Pages::new(scratch.converted).map_err(out_of_memory)?,
                 plaintexts: Pages::new(scratch.plaintexts).map_err(out_of_memory)?,
-                used: UsageTable::new(stages),
+                used: UsageTables::new(stages),
             };
         }
         let tasks = self.runs.iter().map(|run| run.tasks.len()).max().unwrap_or(0);
@@ -132,7 +132,7 @@ impl Device for CpuDevice {
             None => primes.iter().for_each(table),
         }
         self.params = Some(params.clone());
-        self.used = UsageTable::new(stages);
+        self.used = UsageTables::new(stages);
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Device for CpuDevice {
             keys: &self.keys,
             bindings,
         };
-        self.used += &run.cost;
+        self.used.add_run(&run.cost, bindings.caller);
         match &self.workers {
             Some(workers) if run.tasks.len() > 1 => {
                 self.progress.start(run);
@@ -220,13 +220,13 @@ impl Device for CpuDevice {
         Some(encode::available_memory()?.saturating_sub(pool))
     }
 
-    fn take_usage(&mut self) -> UsageTable {
+    fn take_usage(&mut self) -> UsageTables {
         let stages = self.used.stages();
-        let mut used = std::mem::replace(&mut self.used, UsageTable::new(stages));
+        let mut used = std::mem::replace(&mut self.used, UsageTables::new(stages));
         for own in &mut self.scratch {
             let own = own.get_mut().unwrap_or_else(PoisonError::into_inner);
             used += &own.used;
-            own.used = UsageTable::new(stages);
+            own.used = UsageTables::new(stages);
         }
         used
     }
@@ -329,5 +329,6 @@ unsafe fn execute(run: &PreparedRun, position: usize, memory: &Memory<'_>, own: 
     let start = Instant::now();
     // SAFETY: passed on from the caller.
     unsafe { work::execute(&task.work, memory, own) }
-    own.used.get_mut(task.stage, task.class).busy += start.elapsed();
+    let usage = Usage { busy: start.elapsed(), ..Usage::default() };
+    own.used.add(task.stage, task.class, memory.bindings.caller, usage);
 }

@@ -15,7 +15,7 @@ use super::program::{BoundBlock, Loaded, TILE, TileProgram, TileScratch};
 use crate::device::Bindings;
 use crate::key_store::KeyStore;
 use crate::memory::{Form, Pages, Plaintexts, Pool};
-use crate::profile::UsageTable;
+use crate::profile::UsageTables;
 
 /// What a task computes.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ pub(super) struct Scratch {
     pub(super) converted: Pages,
     /// Limbs of plaintexts that are kept as integers.
     pub(super) plaintexts: Pages,
-    pub(super) used: UsageTable,
+    pub(super) used: UsageTables,
 }
 
 /// The operands of a block, bound to memory.

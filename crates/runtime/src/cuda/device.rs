@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cerium_artifact::StageId;
 use cerium_ckks::params::Params;
 use cerium_emit::cuda::abi::BIND_THREADS;
 
@@ -21,7 +22,7 @@ use super::{CudaError, cache::CubinCache};
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId, Plaintexts, Residency};
-use crate::profile::UsageTable;
+use crate::profile::{Usage, UsageTable, UsageTables};
 
 /// Bytes to which what is put into one allocation is aligned.
 const ALIGNMENT: u64 = 256;
@@ -66,7 +67,7 @@ pub struct CudaDevice {
     /// The table of the activation that runs.
     table: GpuAddress,
     runs: Vec<LoadedRun>,
-    used: UsageTable,
+    used: UsageTables,
 }
 
 /// A run that is ready.
@@ -101,7 +102,7 @@ impl CudaDevice {
             encodings: None,
             table: GpuAddress::default(),
             runs: Vec::new(),
-            used: UsageTable::default(),
+            used: UsageTables::default(),
         }
     }
 
@@ -184,7 +185,7 @@ impl CudaDevice {
     }
 
     /// Launches one by one and adds the times.
-    fn launch_timed(&mut self, run: usize) -> Result<(), CudaError> {
+    fn launch_timed(&mut self, run: usize, caller: Option<StageId>) -> Result<(), CudaError> {
         let LoadedRun { calls, launches, .. } = &self.runs[run];
         self.gpu.call(&calls[0])?;
         self.gpu.mark()?;
@@ -199,7 +200,8 @@ impl CudaDevice {
         let cells = launches.chunk_by(|a, b| (a.stage, a.class) == (b.stage, b.class));
         for (seconds, cell) in self.gpu.elapsed()?.into_iter().zip(cells) {
             let PlannedLaunch { stage, class, .. } = cell[0];
-            self.used.get_mut(stage, class).busy += Duration::from_secs_f64(seconds);
+            let usage = Usage { busy: Duration::from_secs_f64(seconds), ..Usage::default() };
+            self.used.add(stage, class, caller, usage);
         }
         Ok(())
     }
@@ -279,7 +281,7 @@ impl Device for CudaDevice {
         stages: usize,
     ) -> Result<(), DeviceError> {
         self.load(params, Plan::new(params, runs, stages), limbs)?;
-        self.used = UsageTable::new(stages);
+        self.used = UsageTables::new(stages);
         Ok(())
     }
 
@@ -338,9 +340,9 @@ impl Device for CudaDevice {
         let index = run.0 as usize;
         match self.runs[index].graph {
             Some(graph) => self.gpu.replay(graph)?,
-            None => self.launch_timed(index)?,
+            None => self.launch_timed(index, bindings.caller)?,
         }
-        self.used += &self.runs[index].usage;
+        self.used.add_run(&self.runs[index].usage, bindings.caller);
         Ok(())
     }
 
@@ -363,8 +365,8 @@ impl Device for CudaDevice {
         Some((free - free / 16).saturating_sub(pool).saturating_sub(keys))
     }
 
-    fn take_usage(&mut self) -> UsageTable {
+    fn take_usage(&mut self) -> UsageTables {
         let stages = self.used.stages();
-        std::mem::replace(&mut self.used, UsageTable::new(stages))
+        std::mem::replace(&mut self.used, UsageTables::new(stages))
     }
 }

@@ -242,6 +242,7 @@ impl Case {
             ],
         };
         let call = |from: &dyn Fn(u32) -> Operand, to: &dyn Fn(u32) -> Operand, weight| Step::Call {
+            stage: StageId(0),
             function: FunctionId(0),
             args: (0..limbs).map(from).collect(),
             results: (0..limbs).map(to).collect(),

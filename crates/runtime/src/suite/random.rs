@@ -485,7 +485,8 @@ impl<'a> Builder<'a> {
             i => WeightRef::Weight(WeightId([1, 2, 4, 7][i % 4])),
         };
         let function = FunctionId(callee as u32);
-        self.function.steps.push(Step::Call { function, args, results, weights: vec![weight] });
+        let stage = StageId(below(self.rng, STAGES) as u16);
+        self.function.steps.push(Step::Call { stage, function, args, results, weights: vec![weight] });
     }
 
     fn hold_stores(&mut self, blocks: &[Block]) {

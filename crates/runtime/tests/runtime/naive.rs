@@ -22,6 +22,10 @@ pub(crate) struct Naive<'a> {
     pub(crate) keys: &'a [EvaluationKey],
     /// Kernels launched so far.
     pub(crate) launches: u64,
+    /// Those of them that are in functions, by the stage of the entry that called these.
+    pub(crate) called: Vec<u64>,
+    /// That stage, while a function runs.
+    pub(crate) caller: Option<StageId>,
 }
 
 struct Activation<'a> {
@@ -32,7 +36,11 @@ struct Activation<'a> {
     weights: Vec<WeightId>,
 }
 
-impl Naive<'_> {
+impl<'a> Naive<'a> {
+    pub(crate) fn new(artifact: &'a Artifact, params: &'a Params, keys: &'a [EvaluationKey]) -> Naive<'a> {
+        Naive { artifact, params, keys, launches: 0, called: vec![0; artifact.stages.len()], caller: None }
+    }
+
     /// The result limbs of the entry.
     pub(crate) fn run(&mut self, args: &[Limb]) -> Vec<Limb> {
         self.call(self.artifact.functions.len() - 1, args, vec![])
@@ -50,13 +58,16 @@ impl Naive<'_> {
         for step in &function.steps {
             match step {
                 Step::Launch(kernel) => self.launch(kernel, &mut activation),
-                Step::Call { function, args, results, weights } => {
+                Step::Call { stage, function, args, results, weights } => {
+                    let caller = self.caller;
+                    self.caller = caller.or(Some(*stage));
                     let args: Vec<Limb> = args.iter().map(|&a| self.read(a, &activation)).collect();
                     let weights = weights.iter().map(|&w| activation.resolve(w)).collect();
                     let values = self.call(function.0 as usize, &args, weights);
                     for (&result, value) in results.iter().zip(values) {
                         activation.write(result, value);
                     }
+                    self.caller = caller;
                 }
             }
         }
@@ -65,6 +76,9 @@ impl Naive<'_> {
 
     fn launch(&mut self, kernel: &Kernel, activation: &mut Activation) {
         self.launches += 1;
+        if let Some(caller) = self.caller {
+            self.called[usize::from(caller.0)] += 1;
+        }
         let mut stores: Vec<(Operand, Limb)> = Vec::new();
         let mut store = |stored: &[Operand], program: &Program, registers: &[Limb]| {
             let limbs = program.results.iter().map(|&result| registers[usize::from(result)].clone());

@@ -12,6 +12,7 @@ use cerium_ckks::params::Params;
 use cerium_runtime::device::Device;
 use cerium_runtime::memory::PlaintextError;
 use cerium_runtime::null::{NullDevice, measure};
+use cerium_runtime::profile::UsageTables;
 use cerium_runtime::progress::silent;
 use cerium_runtime::suite::Case;
 use cerium_runtime::suite::random::{self, small_params};
@@ -33,7 +34,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
         for _ in 0..rounds {
             let Case { artifact, params, keys, inputs } = Case::random(&mut rng, log_n);
             let limbs: Vec<Vec<u32>> = inputs[0].words().chunks(params.n()).map(<[u32]>::to_vec).collect();
-            let mut naive = Naive { artifact: &artifact, params: &params, keys: &keys, launches: 0 };
+            let mut naive = Naive::new(&artifact, &params, &keys);
             let expected = naive.run(&limbs).concat();
             let counted = measure(&artifact).unwrap();
             assert_eq!(counted.usage.total().launches, naive.launches);
@@ -52,6 +53,12 @@ fn random_programs_agree_with_the_naive_interpreter() {
                                 let usage = cerium_runtime::Usage { busy, ..profile.usage.get(stage, class) };
                                 assert_eq!(usage, counted.usage.get(stage, class));
                             }
+                        }
+                        // What functions took is counted by their own stages and by those that called them.
+                        let UsageTables { functions, called, .. } = &profile.usage;
+                        assert_eq!(functions.total(), called.total());
+                        for (stage, launches) in naive.called.iter().enumerate() {
+                            assert_eq!(called.stage(StageId(stage as u16)).launches, *launches);
                         }
                     }
                     let memory = session.memory();
@@ -225,6 +232,7 @@ fn a_flood_of_bindings_is_refused() {
         steps: vec![],
     };
     let call = |function, weights| Step::Call {
+        stage: StageId(0),
         function: FunctionId(function),
         args: vec![],
         results: vec![],
