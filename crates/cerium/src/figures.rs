@@ -58,6 +58,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// As [`duration`], of seconds that are no less than 0.
+pub(crate) fn seconds(seconds: f64) -> String {
+    duration(Duration::from_secs_f64(seconds))
+}
+
 fn three(value: f64, unit: &str) -> String {
     let decimals = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
     format!("{value:.decimals$} {unit}")
@@ -71,6 +76,11 @@ pub(crate) fn small(value: f64) -> String {
 /// Rows of cells as aligned columns: the first one to the left, the others to the right; every line begins with
 /// two spaces.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    columns(rows, 1)
+}
+
+/// As [`table`], with the first `left` columns to the left.
+pub(crate) fn columns(rows: &[Vec<String>], left: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -80,8 +90,8 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::from(" ");
         for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let cell = if index == 0 { format!(" {cell:<width$}") } else { format!("  {cell:>width$}") };
-            line += &cell;
+            line += if index == 0 { " " } else { "  " };
+            line += &if index < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") };
         }
         text += line.trim_end();
         text += "\n";

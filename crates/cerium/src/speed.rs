@@ -9,8 +9,6 @@ use cerium_ckks::isa::Isa;
 use cerium_ckks::modulus::Modulus;
 use cerium_ckks::params::Params;
 use cerium_runtime::cpu::kernels::{BaseConverter, base_convert, mont_mul};
-use cerium_runtime::null::Measurement;
-use cerium_runtime::{KernelClass, Usage};
 
 /// Words below this are canonical modulo every prime.
 const LEAST_PRIME: u32 = 1 << 20;
@@ -19,73 +17,100 @@ const SAMPLE: Duration = Duration::from_millis(10);
 /// What each thread copies to measure the rate of copies, and how often.
 const COPY_BYTES: usize = 64 << 20;
 const COPIES: usize = 5;
+/// Limbs that take turns where a run finds them in the last cache, and where it has them from memory, in bytes.
+const NEAR_BYTES: usize = 4 << 20;
+const FAR_BYTES: usize = 64 << 20;
+/// Sources and targets of the conversion that is measured: about those of a key switch.
+const SOURCES: usize = 6;
+const TARGETS: usize = 24;
 
-/// Seconds of one thread for what bounds each class: multiplications of transforms and conversions, bytes of the
-/// others.
+/// Seconds of a thread for each unit of what kernels ask for.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Speed {
-    ntt: f64,
-    intt: f64,
-    base_convert: f64,
-    elementwise: f64,
+    /// A butterfly of a transform, and of an inverse one.
+    pub(crate) ntt: f64,
+    pub(crate) intt: f64,
+    /// A multiplication of a base conversion.
+    pub(crate) base_convert: f64,
+    /// A byte of a limb that a program loads or stores: most are in a cache.
+    pub(crate) limb_byte: f64,
+    /// A byte of a key or a plaintext that a program loads: they come from memory.
+    pub(crate) memory_byte: f64,
+    /// Threads that were busy while this was measured.
+    pub(crate) threads: usize,
 }
 
 impl Speed {
-    /// Measures kernels on limbs of `params`.
-    pub(crate) fn measure(params: &Params) -> Speed {
-        let (isa, n, prime) = (Isa::detect(), params.n(), PrimeIndex(0));
-        let (q, table) = (*params.modulus(prime), params.ntt(prime));
-        // More limbs than a second-level cache holds, as in a run.
-        let count = ((1 << 22) / n).min(256);
-        let source: Vec<Vec<u32>> =
-            (0..count).map(|i| (0..n).map(|j| (i + j) as u32 % LEAST_PRIME).collect()).collect();
-        let mut limbs = source.clone();
-        let butterflies = (n / 2) as f64 * f64::from(params.log_n());
-        let ntt = seconds(|i| table.forward(isa, &mut limbs[i % count]));
-        let intt = seconds(|i| table.inverse(isa, &mut limbs[i % count]));
-        let elementwise = seconds(|i| {
-            mont_mul(isa, &q, &mut limbs[i % count], &source[i % count], &source[(i + 1) % count])
+    /// Measures kernels on limbs of `params`, on so many threads at once (0: one for each core).
+    pub(crate) fn measure(params: &Params, threads: usize) -> Speed {
+        let threads = cores(threads);
+        let barrier = Barrier::new(threads);
+        let each: Vec<Speed> = std::thread::scope(|scope| {
+            let all: Vec<_> =
+                (0..threads).map(|_| scope.spawn(|| Speed::of_thread(params, &barrier))).collect();
+            all.into_iter().map(|thread| thread.join().expect("kernels do not panic")).collect()
         });
-        let moduli = |range: std::ops::Range<usize>| -> Vec<Modulus> {
-            range.map(|i| params.moduli()[i % params.moduli().len()]).collect()
-        };
-        let converter = BaseConverter::new(&moduli(0..3), &moduli(3..7));
-        let y: Vec<&[u32]> = source[..3].iter().map(Vec::as_slice).collect();
-        let convert = seconds(|_| {
-            let mut targets: Vec<&mut [u32]> = limbs[..4].iter_mut().map(Vec::as_mut_slice).collect();
-            base_convert(isa, &converter, &y, &mut targets);
-        });
-        let words = n as f64;
+        let mean = |rate: fn(&Speed) -> f64| each.iter().map(rate).sum::<f64>() / threads as f64;
         Speed {
-            ntt: ntt / butterflies,
-            intt: intt / (butterflies + words),
-            // Three sources and the quotient for each of four targets, and the quotient itself.
-            base_convert: convert / (words * (3 + 4 * 4) as f64),
-            elementwise: elementwise / (12.0 * words),
+            ntt: mean(|speed| speed.ntt),
+            intt: mean(|speed| speed.intt),
+            base_convert: mean(|speed| speed.base_convert),
+            limb_byte: mean(|speed| speed.limb_byte),
+            memory_byte: mean(|speed| speed.memory_byte),
+            threads,
         }
     }
 
-    /// Predicted time of a run on one thread.
-    pub(crate) fn total(&self, costs: &Measurement) -> Duration {
-        KernelClass::ALL.into_iter().map(|class| self.predict(class, &costs.usage.class(class))).sum()
-    }
+    /// Measures this thread, while others do the same.
+    fn of_thread(params: &Params, barrier: &Barrier) -> Speed {
+        let (isa, n, prime) = (Isa::detect(), params.n(), PrimeIndex(0));
+        let (q, table) = (*params.modulus(prime), params.ntt(prime));
+        let limb = |i: usize| -> Vec<u32> { (0..n).map(|j| (i + j) as u32 % LEAST_PRIME).collect() };
+        let near = (NEAR_BYTES / (4 * n)).max(SOURCES + TARGETS);
+        let source: Vec<Vec<u32>> = (0..near).map(limb).collect();
+        let mut limbs = source.clone();
+        let far = vec![1; FAR_BYTES / 4];
+        let far: Vec<&[u32]> = far.chunks_exact(n).collect();
+        let moduli = |range: std::ops::Range<usize>| -> Vec<Modulus> {
+            range.map(|i| params.moduli()[i % params.moduli().len()]).collect()
+        };
+        let converter = BaseConverter::new(&moduli(0..SOURCES), &moduli(SOURCES..SOURCES + TARGETS));
+        let y: Vec<&[u32]> = source[..SOURCES].iter().map(Vec::as_slice).collect();
 
-    /// Predicted time of what kernels of a class cost, on one thread.
-    pub(crate) fn predict(&self, class: KernelClass, usage: &Usage) -> Duration {
-        let bytes = (usage.bytes_read + usage.bytes_written) as f64;
-        let multiplications = usage.multiplications as f64;
-        Duration::from_secs_f64(match class {
-            KernelClass::Ntt => self.ntt * multiplications,
-            KernelClass::Intt => self.intt * multiplications,
-            KernelClass::BaseConvert => self.base_convert * multiplications,
-            KernelClass::Elementwise => self.elementwise * bytes,
-        })
+        let (words, butterflies) = (n as f64, (n / 2) as f64 * f64::from(params.log_n()));
+        let timed = |call: &mut dyn FnMut(usize)| {
+            barrier.wait();
+            seconds(call)
+        };
+        let ntt = timed(&mut |i| table.forward(isa, &mut limbs[i % near]));
+        let intt = timed(&mut |i| table.inverse(isa, &mut limbs[i % near]));
+        let base_convert = timed(&mut |_| {
+            let mut targets: Vec<&mut [u32]> = limbs[..TARGETS].iter_mut().map(Vec::as_mut_slice).collect();
+            base_convert(isa, &converter, &y, &mut targets);
+        });
+        let in_cache = timed(&mut |i| {
+            mont_mul(isa, &q, &mut limbs[i % near], &source[i % near], &source[(i + 1) % near]);
+        });
+        let from_memory = timed(&mut |i| mont_mul(isa, &q, &mut limbs[0], &source[0], far[i % far.len()]));
+        Speed {
+            ntt: ntt / butterflies,
+            intt: intt / (butterflies + words),
+            base_convert: base_convert / (words * (SOURCES + (SOURCES + 1) * TARGETS) as f64),
+            limb_byte: in_cache / (12.0 * words),
+            memory_byte: from_memory / (4.0 * words),
+            threads: 1,
+        }
     }
+}
+
+/// `threads`, or the number of cores for 0.
+fn cores(threads: usize) -> usize {
+    if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads }
 }
 
 /// Bytes that `threads` threads (0: one for each core) read and write in a second when they copy what no cache holds.
 pub(crate) fn copy_rate(threads: usize) -> f64 {
-    let threads =
-        if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+    let threads = cores(threads);
     let copy = |barrier: &Barrier| {
         let from = vec![1u8; COPY_BYTES];
         let mut to = vec![0u8; COPY_BYTES];

@@ -1,7 +1,6 @@
 //! `cerium compile`: a model file to a program.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cerium_compiler::ir::Trace;
@@ -9,12 +8,12 @@ use cerium_models::approximation::ApproximationOptions;
 use cerium_models::graph::Op;
 use cerium_models::lower::{Plan, Realization};
 use cerium_models::packing::Batch;
-use cerium_runtime::null::measure;
 use serde_json::{Value, json};
 
 use super::model::ModelArgs;
 use crate::figures::{self, row};
 use crate::network::{Choice, Compiled, compile_network};
+use crate::prediction::Prediction;
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::speed::Speed;
@@ -115,7 +114,8 @@ impl Compile {
         unknown_passes(&self.dump, &trace)?;
         artifact.write(&self.output)?;
         let program = Program::new(artifact)?;
-        let time = Speed::measure(&program.params).total(&measure(&program.artifact)?);
+        let speed = Speed::measure(&program.params, 1);
+        let time = Prediction::new(&program.artifact, &program.params, &speed).total();
         if self.json {
             return figures::print_json(&self.summary(&program, &plan, &trace, time));
         }
@@ -129,7 +129,7 @@ impl Compile {
         figures::print(&(text + &self.show(&program, &plan, time)))
     }
 
-    fn show(&self, program: &Program, plan: &Plan<'_>, time: Duration) -> String {
+    fn show(&self, program: &Program, plan: &Plan<'_>, time: f64) -> String {
         let mut rows = vec![row(["layer", "operation", "realized by", "largest error", "rms error"])];
         for (id, node) in plan.graph().nodes().filter(|(_, node)| !matches!(node.op, Op::Input | Op::Reshape))
         {
@@ -150,7 +150,7 @@ impl Compile {
         let each = match plan.batch().pictures() {
             1 => String::new(),
             batch => {
-                let time = figures::duration(time / batch as u32);
+                let time = figures::seconds(time / batch as f64);
                 format!(" of {batch} inputs, {time} for each")
             }
         };
@@ -165,11 +165,11 @@ impl Compile {
             program.artifact.keys.len(),
             figures::bytes(program.key_bytes()),
             program.show_bootstraps(),
-            figures::duration(time),
+            figures::seconds(time),
         )
     }
 
-    fn summary(&self, program: &Program, plan: &Plan<'_>, trace: &Trace, time: Duration) -> Value {
+    fn summary(&self, program: &Program, plan: &Plan<'_>, trace: &Trace, time: f64) -> Value {
         let layers = plan.graph().nodes().map(|(id, node)| {
             let mut layer = json!({ "name": node.name, "operation": node.op.name(), "shape": node.shape });
             if let Realization::Polynomial(polynomial) = &plan.step(id).realization {
@@ -198,7 +198,7 @@ impl Compile {
             "key_bytes": program.key_bytes(),
             "batch": plan.batch().pictures(),
             "bootstraps": program.bootstraps(),
-            "predicted_seconds_one_thread": time.as_secs_f64(),
+            "predicted_seconds_one_thread": time,
             "layers": layers.collect::<Vec<_>>(),
             "passes": passes.collect::<Vec<_>>(),
         })

@@ -34,7 +34,7 @@ pub(super) struct DeviceArgs {
     plaintext_memory: Option<u64>,
     /// Take the time of each stage on a GPU, which makes the whole slower.
     #[arg(long)]
-    stage_times: bool,
+    pub(super) stage_times: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

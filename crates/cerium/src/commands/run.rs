@@ -12,12 +12,14 @@ use super::Threads;
 use super::device::DeviceArgs;
 use crate::figures::{self, row};
 use crate::files;
+use crate::measurement::Measured;
 use crate::program::Program;
 use crate::progress::Progress;
 
 /// Run a program on encrypted input. Needs no secret: of the keys it reads only DIR/evaluation.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  cerium run mnist.cerium --keys keys --input image.ct -o answer.ct")]
+#[command(after_help = "Examples:\n  cerium run mnist.cerium --keys keys --input image.ct -o answer.ct\n  \
+    cerium run mnist.cerium --keys keys --input image.ct -o answer.ct --profile run.json")]
 pub(crate) struct Run {
     /// The program, made by `cerium compile`.
     program: PathBuf,
@@ -34,13 +36,18 @@ pub(crate) struct Run {
     threads: Threads,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Write the time of each layer to a file that `cerium explain --measured` reads. Of a GPU it is taken as with
+    /// --stage-times.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
 
 impl Run {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(mut self) -> Result<()> {
+        self.device.stage_times |= self.profile.is_some();
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
         let inputs = program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?;
@@ -55,6 +62,9 @@ impl Run {
         let (outputs, profile) = progress.work("running", || session.run(&inputs))?;
         let bytes = wire::encode_ciphertexts(&program.params, program.digest, &outputs);
         files::write(&self.output, &bytes)?;
+        if let Some(path) = &self.profile {
+            Measured::new(&program, session.device(), &profile).write(path)?;
+        }
         if self.json {
             return figures::print_json(&json!({
                 "output": self.output,

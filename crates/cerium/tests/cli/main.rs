@@ -3,6 +3,7 @@
 mod batch;
 mod devices;
 mod errors;
+mod explain;
 mod flow;
 mod interruption;
 mod models;
@@ -30,7 +31,8 @@ impl Fixture {
             ok(&["compile", &model(), "--calibrate", &data("calibration"), "-o", &program]);
             ok(&["keygen", &program, "-o", &keys]);
             ok(&["encrypt", &program, "--keys", &keys, "--input", &sample(0), "-o", &input]);
-            ok(&["run", &program, "--keys", &keys, "--input", &input, "-o", &answer]);
+            let profile = fixture.path("run.json");
+            ok(&["run", &program, "--keys", &keys, "--input", &input, "-o", &answer, "--profile", &profile]);
             fixture
         })
     }

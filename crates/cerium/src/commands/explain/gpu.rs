@@ -6,37 +6,48 @@ use cerium_ckks::params::Params;
 use cerium_emit::cost::{Bound, Gpu, KernelTotal, Prediction, predict};
 use serde_json::{Map, Value, json};
 
+use super::layers::printable;
+use super::report::Section;
 use crate::figures::{self, row};
+use crate::prediction::StageSeconds;
+use crate::program::Program;
 
 /// Rows of the table of kernels.
 const KERNELS: usize = 20;
 
 /// The predicted time of a program, fused as it is and less.
-pub(super) struct Report<'a> {
-    artifact: &'a Artifact,
-    params: &'a Params,
-    gpu: &'static Gpu,
+pub(super) struct GpuReport {
+    pub(super) gpu: &'static Gpu,
     prediction: Prediction,
     /// Seconds of the program before fusion and half way, if it was compiled so.
     before: [Option<f64>; 2],
 }
 
-impl<'a> Report<'a> {
+impl GpuReport {
     /// Predicts a program; `before` holds it unfused and with horizontal fusion only, where there is a source to compile.
-    pub(super) fn new(
-        artifact: &'a Artifact,
-        params: &'a Params,
-        gpu: &'static Gpu,
-        before: Option<[Artifact; 2]>,
-    ) -> Report<'a> {
-        let seconds = |artifact: &Artifact| Some(predict(artifact, params, gpu).seconds());
+    pub(super) fn new(program: &Program, gpu: &'static Gpu, before: Option<[Artifact; 2]>) -> GpuReport {
+        let seconds = |artifact: &Artifact| Some(predict(artifact, &program.params, gpu).seconds());
         let before = before.map_or([None; 2], |before| before.each_ref().map(seconds));
-        Report { artifact, params, gpu, prediction: predict(artifact, params, gpu), before }
+        GpuReport { gpu, prediction: predict(&program.artifact, &program.params, gpu), before }
+    }
+
+    /// Predicted seconds by stage.
+    pub(super) fn stage_seconds(&self, artifact: &Artifact) -> StageSeconds {
+        let launches = self.prediction.launches.iter();
+        StageSeconds::of_kernels(
+            artifact,
+            launches.map(|launch| (launch.function.0 as usize, launch.stage, launch.time.seconds)),
+        )
+    }
+
+    /// Predicted seconds if nothing overlapped within a launch.
+    pub(super) fn seconds_apart(&self) -> f64 {
+        self.prediction.seconds_apart()
     }
 
     /// Figures of each pass with the predicted seconds after it.
-    fn passes(&self) -> Vec<(&PassFigures, Option<f64>)> {
-        let passes = &self.artifact.passes;
+    fn passes<'a>(&self, artifact: &'a Artifact) -> Vec<(&'a PassFigures, Option<f64>)> {
+        let passes = &artifact.passes;
         let seconds = |index: usize| match index + 1 == passes.len() {
             true => Some(self.prediction.seconds()),
             false => self.before.get(index).copied().flatten(),
@@ -44,114 +55,84 @@ impl<'a> Report<'a> {
         passes.iter().enumerate().map(|(index, pass)| (pass, seconds(index))).collect()
     }
 
-    fn stages(&self) -> impl Iterator<Item = (&str, StageId)> {
-        let stages = self.artifact.stages.iter().enumerate();
+    fn stages<'a>(&self, artifact: &'a Artifact) -> impl Iterator<Item = (&'a str, StageId)> {
+        let stages = artifact.stages.iter().enumerate();
         let stages = stages.map(|(index, stage)| (stage.name.as_str(), StageId(index as u16)));
         stages.filter(|(_, id)| self.prediction.stage(*id) > 0.0)
     }
 
-    fn stage_name(&self, stage: StageId) -> &str {
-        self.artifact.stages.get(usize::from(stage.0)).map_or("", |stage| &stage.name)
+    /// Tables of passes, kernels, and what bounds them.
+    pub(super) fn sections(&self, program: &Program) -> Vec<Section> {
+        vec![
+            self.passes_section(program),
+            self.kernels_section(&program.artifact),
+            self.bounds_section(),
+            self.figures_section(),
+        ]
     }
 
-    pub(super) fn to_text(&self) -> String {
-        let prediction = &self.prediction;
-        let mut text = format!(
-            "program `{}` for {} on {}: predicted {} a run, {} if nothing overlapped within a launch\n\n",
-            self.artifact.name,
-            self.params.name(),
-            self.gpu.title,
-            milliseconds(prediction.seconds()),
-            milliseconds(prediction.seconds_apart()),
-        );
-        text += &self.passes_text();
-
-        let mut rows = vec![row(["stage", "launches", "memory", "L2", "predicted"])];
-        for (name, id) in self.stages() {
-            let of_stage = prediction.launches.iter().filter(|launch| launch.stage == id);
-            let (mut launches, mut dram, mut l2) = (0, 0, 0);
-            for launch in of_stage {
-                launches += launch.calls;
-                dram += launch.calls * launch.time.dram_bytes;
-                l2 += launch.calls * launch.time.l2_bytes;
-            }
-            rows.push(row([
-                name,
-                &launches.to_string(),
-                &figures::bytes(dram),
-                &figures::bytes(l2),
-                &milliseconds(prediction.stage(id)),
-            ]));
+    /// Launches, bytes and working memory before and after each pass of the kernel level.
+    fn passes_section(&self, program: &Program) -> Section {
+        let mut rows = vec![row(["after", "launches", "bytes", "working memory", "predicted"])];
+        for (pass, seconds) in self.passes(&program.artifact) {
+            let mut row = pass_row(pass, &program.params);
+            row.push(seconds.map_or("-".into(), milliseconds));
+            rows.push(row);
         }
-        rows.push(row([
-            "all",
-            &prediction.count().to_string(),
-            &figures::bytes(prediction.dram_bytes()),
-            &figures::bytes(prediction.l2_bytes()),
-            &milliseconds(prediction.seconds()),
-        ]));
-        text += &format!("\n{}", figures::table(&rows));
-        text += "  Launches on the device: a large transform is two. Bytes between memory and the L2 cache, and between \
-                 that and the multiprocessors.\n";
+        let note = "Launches and bytes of kernels: a transform is one launch, reads its limb once and writes it once.";
+        Section { title: "Passes", rows, note: note.into() }
+    }
 
+    fn kernels_section(&self, artifact: &Artifact) -> Section {
+        let prediction = &self.prediction;
         let mut rows =
             vec![row(["kernel", "stage", "launches", "limbs", "memory", "L2", "bound by", "predicted"])];
         let kernels = prediction.kernels();
-        rows.extend(kernels.iter().take(KERNELS).map(|kernel| self.kernel_row(kernel)));
+        rows.extend(kernels.iter().take(KERNELS).map(|kernel| kernel_row(artifact, kernel)));
         let rest: f64 = kernels.iter().skip(KERNELS).map(|kernel| kernel.seconds).sum();
         if kernels.len() > KERNELS {
             let others = format!("{} others", kernels.len() - KERNELS);
             rows.push(row([&others, "", "", "", "", "", "", &milliseconds(rest)]));
         }
-        text += &format!("\n{}", figures::table(&rows));
+        rows.push(row([
+            "all",
+            "",
+            &prediction.count().to_string(),
+            "",
+            &figures::bytes(prediction.dram_bytes()),
+            &figures::bytes(prediction.l2_bytes()),
+            "",
+            &milliseconds(prediction.seconds()),
+        ]));
+        let note = "Launches on the device: a large transform is two. Bytes between memory and the L2 cache, and between \
+                    that and the multiprocessors.";
+        Section { title: "Kernels", rows, note: note.into() }
+    }
 
+    fn bounds_section(&self) -> Section {
         let mut rows = vec![row(["bound by", "predicted"])];
         for bound in Bound::ALL {
-            let seconds = prediction.bound(bound);
+            let seconds = self.prediction.bound(bound);
             if seconds > 0.0 {
                 rows.push(row([bound.name(), &milliseconds(seconds)]));
             }
         }
-        text += &format!("\n{}", figures::table(&rows));
-
-        text += "\n  Taken to be so:\n";
-        for (what, value, source) in self.gpu.figures() {
-            text += &format!("  {what}: {value} ({source})\n");
-        }
-        text
+        Section { title: "What bounds it", rows, note: String::new() }
     }
 
-    /// Launches, bytes and working memory before and after each pass of the kernel level.
-    fn passes_text(&self) -> String {
-        let mut rows = vec![row(["after", "launches", "bytes", "working memory", "predicted"])];
-        for (pass, seconds) in self.passes() {
-            let mut row = pass_row(pass, self.params);
-            row.push(seconds.map_or("-".into(), milliseconds));
-            rows.push(row);
-        }
-        figures::table(&rows)
-            + "  Launches and bytes of kernels: a transform is one launch, reads its limb once and writes it once.\n"
+    fn figures_section(&self) -> Section {
+        let mut rows = vec![row(["taken to be so", "figure", "source"])];
+        let figures = self.gpu.figures().into_iter();
+        rows.extend(figures.map(|(what, value, source)| row([what, &value, source])));
+        Section { title: "The device", rows, note: String::new() }
     }
 
-    fn kernel_row(&self, kernel: &KernelTotal<'_>) -> Vec<String> {
-        row([
-            kernel.entry,
-            self.stage_name(kernel.stage),
-            &kernel.launches.to_string(),
-            &kernel.limbs.to_string(),
-            &figures::bytes(kernel.dram_bytes),
-            &figures::bytes(kernel.l2_bytes),
-            kernel.bound.name(),
-            &milliseconds(kernel.seconds),
-        ])
-    }
-
-    pub(super) fn to_json(&self) -> Value {
+    /// What only the prediction for a GPU knows.
+    pub(super) fn to_json(&self, program: &Program) -> Map<String, Value> {
+        let Program { artifact, params, .. } = program;
         let prediction = &self.prediction;
-        let cost = program_cost(&self.artifact.functions, self.params.log_n());
+        let cost = program_cost(&artifact.functions, params.log_n());
         let mut report = json!({
-            "name": self.artifact.name,
-            "params": self.params.name(),
             "device": self.gpu.name,
             "predicted_ms": 1e3 * prediction.seconds(),
             "predicted_ms_without_overlap": 1e3 * prediction.seconds_apart(),
@@ -161,22 +142,22 @@ impl<'a> Report<'a> {
             "dram_bytes": prediction.dram_bytes(),
             "l2_bytes": prediction.l2_bytes(),
         });
-        for (pass, seconds) in self.passes() {
+        for (pass, seconds) in self.passes(artifact) {
             // The last pass is vertical fusion: after it, programs are fused.
             let name = if pass.pass == "vertical" { "fused" } else { &pass.pass };
-            let mut figures = pass_json(pass, self.params);
+            let mut figures = pass_json(pass, params);
             figures["predicted_ms"] = seconds.map(|seconds| 1e3 * seconds).into();
             report[name] = figures;
         }
         let stages = self
-            .stages()
+            .stages(artifact)
             .map(|(name, id)| json!({ "name": name, "predicted_ms": 1e3 * prediction.stage(id) }));
         report["stages"] = stages.collect();
         let kernels = prediction.kernels();
         let kernels = kernels.iter().map(|kernel| {
             json!({
                 "kernel": kernel.entry,
-                "stage": self.stage_name(kernel.stage),
+                "stage": stage_name(artifact, kernel.stage),
                 "launches": kernel.launches,
                 "limbs": kernel.limbs,
                 "dram_bytes": kernel.dram_bytes,
@@ -194,8 +175,28 @@ impl<'a> Report<'a> {
             .into_iter()
             .map(|(what, value, source)| json!({ "what": what, "value": value, "source": source }));
         report["figures"] = figures.collect();
-        report
+        match report {
+            Value::Object(report) => report,
+            _ => unreachable!("written above as an object"),
+        }
     }
+}
+
+fn stage_name(artifact: &Artifact, stage: StageId) -> &str {
+    artifact.stages.get(usize::from(stage.0)).map_or("", |stage| &stage.name)
+}
+
+fn kernel_row(artifact: &Artifact, kernel: &KernelTotal<'_>) -> Vec<String> {
+    row([
+        kernel.entry,
+        &printable(stage_name(artifact, kernel.stage)),
+        &kernel.launches.to_string(),
+        &kernel.limbs.to_string(),
+        &figures::bytes(kernel.dram_bytes),
+        &figures::bytes(kernel.l2_bytes),
+        kernel.bound.name(),
+        &milliseconds(kernel.seconds),
+    ])
 }
 
 /// The cells of a pass: its name, launches, bytes and working memory.
