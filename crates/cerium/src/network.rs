@@ -9,6 +9,7 @@ use cerium_compiler::ciphertext::passes::PlaceError;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::{CompileError, CompileOptions, compile};
 use cerium_models::approximation::ApproximationOptions;
+use cerium_models::budget::{self, Budget, Samples};
 use cerium_models::calibrate::Calibration;
 use cerium_models::data::Dataset;
 use cerium_models::graph::Graph;
@@ -16,6 +17,9 @@ use cerium_models::import::{ImportError, Model};
 use cerium_models::lower::Plan;
 use cerium_models::normalization::{self, Normalization};
 use cerium_models::packing::Batch;
+use cerium_models::substitution::Substitution;
+
+use crate::progress::Progress;
 
 /// Runs from which the noise estimate takes magnitudes, each of a batch of samples.
 const NOISE_SAMPLES: usize = 4;
@@ -110,6 +114,64 @@ impl Choice {
     }
 }
 
+/// What takes the place of activations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Activations {
+    /// Polynomials of one degree.
+    Degree(ApproximationOptions),
+    /// What an accuracy budget allows.
+    Accuracy(Budget),
+}
+
+/// Polynomials for the activations of a network.
+pub(crate) struct Polynomials {
+    pub(crate) substitution: Substitution,
+    /// Points of accuracy that are expected to be lost, and how many may be, where there is a budget.
+    pub(crate) loss: Option<[f64; 2]>,
+}
+
+impl Polynomials {
+    /// Calibrates on the samples and chooses polynomials.
+    pub(crate) fn choose(
+        network: &Network,
+        samples: &Samples<'_>,
+        activations: &Activations,
+        progress: &Progress,
+    ) -> Result<Polynomials> {
+        let graph = &network.graph;
+        let calibration = progress
+            .work("calibrating", || Calibration::measure(graph, samples.inputs))
+            .context("cannot calibrate")?;
+        Ok(match activations {
+            Activations::Degree(options) => {
+                Polynomials { substitution: Substitution::uniform(graph, &calibration, options), loss: None }
+            }
+            Activations::Accuracy(budget) => {
+                let step = |done, total| progress.step("choosing polynomials", done, total);
+                let choice = budget::choose(graph, &calibration, samples, budget, &step);
+                progress.clear();
+                Polynomials { loss: Some([choice.loss, budget.points]), substitution: choice.substitution }
+            }
+        })
+    }
+
+    /// What a budget made of them, in a line, or nothing.
+    pub(crate) fn show_loss(&self) -> String {
+        match self.loss {
+            None => String::new(),
+            Some([loss, points]) if loss <= points => {
+                format!(
+                    "Polynomials are expected to lose {loss:.2} points of accuracy, of {points} allowed.\n"
+                )
+            }
+            Some([loss, points]) => format!(
+                "Polynomials are expected to lose {loss:.2} points of accuracy, MORE than the {points} allowed: none of those \
+                 tried loses less; a smaller --margin may help.\n"
+            ),
+        }
+    }
+}
+
 /// A network with everything decided.
 pub(crate) struct Compiled<'a> {
     pub(crate) params: Params,
@@ -122,17 +184,16 @@ pub(crate) struct Compiled<'a> {
 /// keys that take at most `key_memory` bytes.
 pub(crate) fn compile_network<'a>(
     network: &'a Network,
+    substitution: &Substitution,
     samples: &[&[f32]],
     choice: &Choice,
     batch: Batch,
-    options: &ApproximationOptions,
     key_memory: Option<u64>,
     dump: &[String],
 ) -> Result<Compiled<'a>> {
-    let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
     let mut refusal = None;
     for params in choice.candidates()? {
-        let plan = match Plan::new(&network.graph, &calibration, params.slots(), batch, options) {
+        let plan = match Plan::with(&network.graph, substitution, params.slots(), batch) {
             Ok(plan) => plan,
             // A larger ring may have the room.
             Err(error) => {
@@ -168,15 +229,13 @@ pub(crate) fn compile_network<'a>(
 /// The smallest secure set in whose slots the network fits, or the set of `choice`; levels are not looked at.
 pub(crate) fn plan_network<'a>(
     network: &'a Network,
-    samples: &[&[f32]],
+    substitution: &Substitution,
     choice: &Choice,
     batch: Batch,
-    options: &ApproximationOptions,
 ) -> Result<(Params, Plan<'a>)> {
-    let calibration = Calibration::measure(&network.graph, samples).context("cannot calibrate")?;
     let mut refusal = None;
     for params in choice.candidates()? {
-        match Plan::new(&network.graph, &calibration, params.slots(), batch, options) {
+        match Plan::with(&network.graph, substitution, params.slots(), batch) {
             Ok(plan) => return Ok((params, plan)),
             Err(error) => refusal = Some(error),
         }

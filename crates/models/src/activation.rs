@@ -60,6 +60,16 @@ impl Activation {
         matches!(self, Self::Relu | Self::LeakyRelu { .. })
     }
 
+    /// The `a` for which `f(x) - a x` is even, where there is one.
+    pub fn odd_slope(self) -> Option<f64> {
+        match self {
+            Self::Relu | Self::Gelu | Self::GeluTanh | Self::Silu | Self::Softplus => Some(0.5),
+            Self::LeakyRelu { slope } => Some((1.0 + slope) / 2.0),
+            Self::Square => Some(0.0),
+            Self::Sigmoid | Self::Tanh => None,
+        }
+    }
+
     /// The degree, where the function is itself a polynomial.
     pub fn polynomial_degree(self) -> Option<usize> {
         match self {
@@ -108,6 +118,24 @@ mod tests {
         close(Activation::Softplus.apply(0.0), std::f64::consts::LN_2);
         close(Activation::Softplus.apply(800.0), 800.0);
         close(Activation::Square.apply(-3.0), 9.0);
+    }
+
+    #[test]
+    fn what_is_left_of_odd_slopes_is_even() {
+        for f in [
+            Activation::Relu,
+            Activation::LeakyRelu { slope: 0.2 },
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Silu,
+            Activation::Softplus,
+            Activation::Square,
+        ] {
+            let slope = f.odd_slope().expect("even but for a slope");
+            for x in [0.1, 1.0, 3.7] {
+                assert!((f.apply(x) - f.apply(-x) - 2.0 * slope * x).abs() < 1e-12, "{f}");
+            }
+        }
     }
 
     #[test]

@@ -1,150 +1,106 @@
 //! Polynomials in the place of activation functions.
 //!
-//! Under encryption an activation is one polynomial on `[-1, 1]` in the Chebyshev basis; the scale between that
-//! interval and the network's values is folded into the weights around it. Two constructions: interpolation at
-//! Chebyshev points, close to minimax for smooth functions (Trefethen, *Approximation Theory and Approximation
-//! Practice*, ch. 3), and least squares weighted by where the values of the network really lie, which for ReLU
-//! puts the error where nobody is.
+//! Under encryption an activation is made of polynomials on `[-1, 1]` in the Chebyshev basis; the scale between that
+//! interval and the network's values is folded into the weights around it. A [`Shape`] says of which ones, and with that what
+//! it costs; an [`Approximation`] has them, fitted to where the values of the network lie.
 
 use crate::activation::Activation;
+use crate::chebyshev::{Chebyshev, Density};
+use crate::minimax::CompositeSign;
+use cerium_compiler::ciphertext::{Lanes, chebyshev_series};
+use cerium_compiler::dsl::Ct;
+use std::fmt;
 
-/// A polynomial `sum c_k T_k(t)` on `[-1, 1]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Chebyshev {
-    /// `c_0, c_1, ...`; never empty.
-    pub coefficients: Vec<f64>,
+/// Products of two ciphertexts that take as long as the share of a bootstrap that a level costs: a bootstrap of `boot-40`
+/// takes 1.6 s and gives 16 levels, a product 20 ms in between.
+const PRODUCTS_A_LEVEL: f64 = 5.0;
+
+/// Of which polynomials an approximation is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One of this degree. Degrees of the form `2^k - 1` use their depth of `k` levels fully.
+    Series(usize),
+    /// A multiple of the argument, and an even polynomial of this degree, which takes half the products of another one. For
+    /// functions that are even but for a multiple of the argument, such as ReLU, GELU and SiLU. Degrees of the form
+    /// `2^k - 2` use their depth of `k` levels fully.
+    Even(usize),
+    /// The argument times a sign that is composed of odd polynomials of these degrees ([`CompositeSign`]). For ReLU and its
+    /// leaky form.
+    Composite(Vec<usize>),
 }
 
-impl Chebyshev {
-    /// Its degree as stated: one less than the number of coefficients.
-    pub fn degree(&self) -> usize {
-        self.coefficients.len() - 1
-    }
-
-    /// Its value at `t` by Clenshaw's recurrence.
-    pub fn evaluate(&self, t: f64) -> f64 {
-        let (mut b1, mut b2) = (0.0, 0.0);
-        for &c in self.coefficients[1..].iter().rev() {
-            (b1, b2) = (c + 2.0 * t * b1 - b2, b1);
+impl Shape {
+    /// All that are worth trying for a function, the cheapest first.
+    pub fn candidates(activation: Activation) -> Vec<Shape> {
+        let mut shapes: Vec<Shape> = [7, 15, 31, 63, 127].map(Shape::Series).into();
+        if activation.odd_slope().is_some() {
+            shapes.extend([6, 14, 30, 62, 126].map(Shape::Even));
         }
-        self.coefficients[0] + t * b1 - b2
+        if activation.is_homogeneous() {
+            let degrees: [&[usize]; 5] = [&[7, 7], &[7, 15], &[15, 15], &[7, 7, 15], &[15, 15, 27]];
+            shapes.extend(degrees.map(|degrees| Shape::Composite(degrees.into())));
+        }
+        shapes.sort_by(|a, b| a.time().total_cmp(&b.time()));
+        shapes
     }
 
-    /// The polynomial times a constant.
-    pub fn scaled(&self, factor: f64) -> Self {
-        Self { coefficients: self.coefficients.iter().map(|c| c * factor).collect() }
+    /// The degrees of its polynomials, in the order in which they are applied.
+    pub fn degrees(&self) -> &[usize] {
+        match self {
+            Self::Series(degree) | Self::Even(degree) => std::slice::from_ref(degree),
+            Self::Composite(degrees) => degrees,
+        }
     }
 
-    /// The interpolant of `f` at the `degree + 1` Chebyshev points of the first kind.
-    pub fn interpolate(f: impl Fn(f64) -> f64, degree: usize) -> Self {
-        let n = degree + 1;
-        let angle = |k: usize| std::f64::consts::PI * (k as f64 + 0.5) / n as f64;
-        let values: Vec<f64> = (0..n).map(|k| f(angle(k).cos())).collect();
-        let coefficient = |j: usize| {
-            let sum: f64 = values.iter().enumerate().map(|(k, v)| v * (j as f64 * angle(k)).cos()).sum();
-            sum * if j == 0 { 1.0 } else { 2.0 } / n as f64
+    /// Levels that it takes.
+    pub fn depth(&self) -> u32 {
+        let series = |degree: usize| (degree + 1).next_power_of_two().trailing_zeros();
+        match self {
+            Self::Series(degree) => series(*degree),
+            Self::Even(degree) => 1 + series(degree / 2),
+            Self::Composite(degrees) => 1 + degrees.iter().map(|&degree| series(degree)).sum::<u32>(),
+        }
+    }
+
+    /// Products of two ciphertexts, about: baby steps, doublings and the inner nodes of the splitting, by Paterson and
+    /// Stockmeyer.
+    pub fn products(&self) -> usize {
+        let series = |degree: usize| {
+            let depth = degree.max(1).ilog2() + 1;
+            let leaf = 1usize << (depth / 2).max(1);
+            (leaf - 2) + (depth - leaf.ilog2()) as usize + degree.div_ceil(leaf).saturating_sub(1)
         };
-        Self { coefficients: (0..n).map(coefficient).collect() }
+        match self {
+            Self::Series(degree) => series(*degree),
+            Self::Even(degree) => 1 + series(degree / 2),
+            Self::Composite(degrees) => 1 + degrees.iter().map(|&degree| series(degree)).sum::<usize>(),
+        }
     }
 
-    /// The polynomial that minimises `sum w_i (p(t_i) - f(t_i))^2` over the bins of `density`.
-    ///
-    /// Householder's QR on the weighted Chebyshev basis; a basis column without weight of its own gets
-    /// coefficient zero.
-    pub fn least_squares(f: impl Fn(f64) -> f64, degree: usize, density: &Density) -> Self {
-        let columns = degree + 1;
-        // Row i: sqrt(w_i) * (T_0(t_i), ..., T_d(t_i) | f(t_i)).
-        let mut rows: Vec<Vec<f64>> = density
-            .bins()
-            .map(|(t, weight)| {
-                let root = weight.sqrt();
-                let mut row = Vec::with_capacity(columns + 1);
-                let (mut basis, mut next) = (1.0, t);
-                for _ in 0..columns {
-                    row.push(root * basis);
-                    (basis, next) = (next, 2.0 * t * next - basis);
-                }
-                row.push(root * f(t));
-                row
-            })
-            .collect();
-        let mut diagonal = vec![0.0; columns];
-        for c in 0..columns.min(rows.len()) {
-            let norm = rows[c..].iter().map(|row| row[c] * row[c]).sum::<f64>().sqrt();
-            diagonal[c] = if rows[c][c] > 0.0 { -norm } else { norm };
-            if norm < 1e-12 {
-                diagonal[c] = 0.0;
-                continue;
-            }
-            rows[c][c] -= diagonal[c];
-            let reflector: Vec<f64> = rows[c..].iter().map(|row| row[c]).collect();
-            let square: f64 = reflector.iter().map(|v| v * v).sum();
-            for column in c + 1..=columns {
-                let dot: f64 = reflector.iter().zip(&rows[c..]).map(|(v, row)| v * row[column]).sum();
-                let factor = 2.0 * dot / square;
-                for (v, row) in reflector.iter().zip(&mut rows[c..]) {
-                    row[column] -= factor * v;
-                }
+    /// Time in units of a product: the products themselves, and its share of the bootstraps.
+    pub fn time(&self) -> f64 {
+        self.products() as f64 + PRODUCTS_A_LEVEL * f64::from(self.depth())
+    }
+}
+
+/// `degree 31`, `even degree 30`, `degrees 15, 15, 27`.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Series(degree) => write!(f, "degree {degree}"),
+            Self::Even(degree) => write!(f, "even degree {degree}"),
+            Self::Composite(degrees) => {
+                let degrees: Vec<String> = degrees.iter().map(usize::to_string).collect();
+                write!(f, "degrees {}", degrees.join(", "))
             }
         }
-        let mut coefficients = vec![0.0; columns];
-        for c in (0..columns.min(rows.len())).rev() {
-            let known: f64 = (c + 1..columns).map(|k| rows[c][k] * coefficients[k]).sum();
-            coefficients[c] = if diagonal[c] == 0.0 { 0.0 } else { (rows[c][columns] - known) / diagonal[c] };
-        }
-        Self { coefficients }
     }
 }
 
-/// How values spread over `[-1, 1]`: weights of equal bins, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Density {
-    weights: Vec<f64>,
-}
-
-impl Density {
-    /// Bins over `[-1, 1]`.
-    pub const BINS: usize = 1024;
-
-    /// Equal weight everywhere.
-    pub fn uniform() -> Self {
-        Self { weights: vec![1.0 / Self::BINS as f64; Self::BINS] }
-    }
-
-    /// The density that adds `weight` at each point; points outside `[-1, 1]` count at its ends, and no points at
-    /// all give the uniform density.
-    pub fn from_points(points: impl Iterator<Item = (f64, f64)>) -> Self {
-        let mut weights = vec![0.0; Self::BINS];
-        for (t, weight) in points {
-            let bin = ((t + 1.0) / 2.0 * Self::BINS as f64).clamp(0.0, (Self::BINS - 1) as f64);
-            weights[bin as usize] += weight;
-        }
-        let total: f64 = weights.iter().sum();
-        if total <= 0.0 {
-            return Self::uniform();
-        }
-        weights.iter_mut().for_each(|weight| *weight /= total);
-        Self { weights }
-    }
-
-    /// A mixture with the uniform density, which gets the share `floor` in `[0, 1]`: so that a polynomial fitted to
-    /// it cannot run away where no sample was seen.
-    pub fn with_floor(&self, floor: f64) -> Self {
-        let uniform = floor / self.weights.len() as f64;
-        Self { weights: self.weights.iter().map(|weight| weight * (1.0 - floor) + uniform).collect() }
-    }
-
-    /// Middle and weight of each bin; the weights sum to 1.
-    pub fn bins(&self) -> impl Iterator<Item = (f64, f64)> {
-        let n = self.weights.len() as f64;
-        self.weights.iter().enumerate().map(move |(i, &weight)| ((2 * i + 1) as f64 / n - 1.0, weight))
-    }
-}
-
-/// How the polynomial of an activation is made.
+/// How the polynomials of activations are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApproximationOptions {
-    /// Largest degree. Odd degrees of the form `2^k - 1` use their depth of `k` levels fully.
+    /// Degree of the one polynomial that each activation gets, unless shapes are chosen by [`budget`](crate::budget).
     pub degree: usize,
     /// The calibrated range times this is the interval of the polynomial; at least 1.
     pub margin: f64,
@@ -158,8 +114,70 @@ impl Default for ApproximationOptions {
     }
 }
 
-/// A polynomial in the place of an activation function: `activation(range * t) / output ~ polynomial(t)` for `t` in
-/// `[-1, 1]`.
+/// The polynomials of an approximation, in `t` in `[-1, 1]`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Form {
+    /// Its value.
+    Series(Chebyshev),
+    /// `slope * t + even(T_2(t))`.
+    Even {
+        /// Factor of the argument.
+        slope: f64,
+        /// The even part.
+        even: Chebyshev,
+    },
+    /// `t * p_k(.. p_1(t))`, all but the last one within `[-1, 1]`.
+    Composite(Vec<Chebyshev>),
+}
+
+impl Form {
+    /// Its value at `t`.
+    pub fn evaluate(&self, t: f64) -> f64 {
+        match self {
+            Self::Series(series) => series.evaluate(t),
+            Self::Even { slope, even } => slope * t + even.evaluate(2.0 * t * t - 1.0),
+            Self::Composite(stages) => t * stages.iter().fold(t, |x, stage| stage.evaluate(x)),
+        }
+    }
+
+    /// Its values in the place of the arguments.
+    pub fn evaluate_lanes(&self, values: &mut [Lanes]) {
+        match self {
+            Self::Series(series) => chebyshev_series(&series.coefficients, values),
+            Self::Even { slope, even } => {
+                let linear: Vec<Lanes> = values.iter().map(|t| t.map(|t| slope * t)).collect();
+                values.as_flattened_mut().iter_mut().for_each(|t| *t = 2.0 * *t * *t - 1.0);
+                chebyshev_series(&even.coefficients, values);
+                let sums = values.as_flattened_mut().iter_mut().zip(linear.as_flattened());
+                sums.for_each(|(value, linear)| *value += linear);
+            }
+            Self::Composite(stages) => {
+                let factor = values.to_vec();
+                stages.iter().for_each(|stage| chebyshev_series(&stage.coefficients, values));
+                let products = values.as_flattened_mut().iter_mut().zip(factor.as_flattened());
+                products.for_each(|(value, factor)| *value *= factor);
+            }
+        }
+    }
+
+    /// Its encrypted value times `factor`, which costs nothing.
+    pub fn lower(&self, t: &Ct, factor: f64) -> Ct {
+        match self {
+            Self::Series(series) => t.poly_eval(&series.scaled(factor).coefficients),
+            Self::Even { slope, even } => {
+                let square = t * t * 2.0 - 1.0;
+                square.poly_eval(&even.scaled(factor).coefficients) + t * (slope * factor)
+            }
+            Self::Composite(stages) => {
+                let (last, first) = stages.split_last().expect("a composition has stages");
+                let inner = first.iter().fold(t.clone(), |x, stage| x.poly_eval(&stage.coefficients));
+                t * inner.poly_eval(&last.scaled(factor).coefficients)
+            }
+        }
+    }
+}
+
+/// Polynomials in the place of an activation function: `activation(range * t) / output ~ form(t)` for `t` in `[-1, 1]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Approximation {
     /// The function.
@@ -167,8 +185,10 @@ pub struct Approximation {
     /// Half width of its interval `[-range, range]`. 1 where every channel has its own range (homogeneous
     /// functions), folded into the weights.
     pub range: f64,
-    /// The polynomial on `[-1, 1]`, in units of the function's values.
-    pub polynomial: Chebyshev,
+    /// Of which polynomials it is made.
+    pub shape: Shape,
+    /// The polynomials, in units of the function's values.
+    pub form: Form,
     /// Largest error on the whole interval, in units of the function's values.
     pub max_error: f64,
     /// Root of the mean square error where the samples lie.
@@ -176,24 +196,41 @@ pub struct Approximation {
 }
 
 impl Approximation {
-    /// Fits `activation` on `[-range, range]`; `density` says where in it (as `t` in `[-1, 1]`) the samples lie.
-    /// A function that is a polynomial itself is met exactly; the others by weighted least squares.
-    pub fn fit(
-        activation: Activation,
-        range: f64,
-        density: &Density,
-        options: &ApproximationOptions,
-    ) -> Self {
+    /// Fits `activation` on `[-range, range]`; `density` says where in it (as `t` in `[-1, 1]`) the samples lie, and
+    /// `floor` in `(0, 1]` is the share of the uniform density that is mixed to it. A function that is a polynomial itself is
+    /// met exactly, whatever the shape; of the others, single polynomials minimise the weighted sum of squares, and composed
+    /// ones the largest error.
+    ///
+    /// # Panics
+    /// If the shape is not one [for the function](Shape::candidates).
+    pub fn fit(activation: Activation, range: f64, density: &Density, shape: &Shape, floor: f64) -> Self {
         let f = |t: f64| activation.apply(range * t);
-        let polynomial = match activation.polynomial_degree() {
-            Some(degree) => Chebyshev::interpolate(f, degree),
-            None => Chebyshev::least_squares(f, options.degree, &density.with_floor(options.floor)),
+        let weights = density.with_floor(floor);
+        let exact = activation.polynomial_degree();
+        let shape = exact.map_or_else(|| shape.clone(), Shape::Series);
+        let form = match (&shape, exact) {
+            (Shape::Series(degree), Some(_)) => Form::Series(Chebyshev::interpolate(f, *degree)),
+            (Shape::Series(degree), None) => Form::Series(Chebyshev::least_squares(f, *degree, &weights)),
+            (Shape::Even(degree), _) => {
+                let slope = activation.odd_slope().expect("an even function but for a slope") * range;
+                let even = Chebyshev::even_least_squares(|t| f(t) - slope * t, degree / 2, &weights);
+                Form::Even { slope, even }
+            }
+            (Shape::Composite(degrees), _) => {
+                // f(t) = t (above + below) / 2 + |t| (above - below) / 2
+                let (above, below) = (f(1.0), -f(-1.0));
+                let mut stages = CompositeSign::best(degrees, CompositeSign::magnitude_error).stages;
+                let last = stages.last_mut().expect("a composition has stages");
+                *last = last.scaled((above - below) / 2.0);
+                last.coefficients[0] += (above + below) / 2.0;
+                Form::Composite(stages)
+            }
         };
-        let error = |t: f64| (polynomial.evaluate(t) - f(t)).abs();
+        let error = |t: f64| (form.evaluate(t) - f(t)).abs();
         let steps = 4 * Density::BINS;
         let max_error = (0..=steps).map(|i| error(2.0 * i as f64 / steps as f64 - 1.0)).fold(0.0, f64::max);
         let mean_square: f64 = density.bins().map(|(t, weight)| weight * error(t).powi(2)).sum();
-        Self { activation, range, polynomial, max_error, rms_error: mean_square.sqrt() }
+        Self { activation, range, shape, form, max_error, rms_error: mean_square.sqrt() }
     }
 }
 
@@ -201,72 +238,71 @@ impl Approximation {
 mod tests {
     use super::*;
 
-    /// Largest error on a fine grid.
-    fn worst(f: impl Fn(f64) -> f64, p: &Chebyshev) -> f64 {
-        (0..=2000).map(|i| i as f64 / 1000.0 - 1.0).map(|t| (f(t) - p.evaluate(t)).abs()).fold(0.0, f64::max)
-    }
-
-    #[test]
-    fn clenshaw_agrees_with_cosines() {
-        let p = Chebyshev { coefficients: vec![0.3, -1.0, 0.25, 2.0] };
-        for t in [-1.0f64, -0.4, 0.0, 0.7, 1.0] {
-            let naive: f64 =
-                p.coefficients.iter().enumerate().map(|(k, c)| c * (k as f64 * t.acos()).cos()).sum();
-            assert!((p.evaluate(t) - naive).abs() < 1e-13);
-        }
-    }
-
-    #[test]
-    fn interpolation_converges_geometrically_for_smooth_functions() {
-        let errors: Vec<f64> =
-            [7, 15, 31].map(|degree| worst(f64::exp, &Chebyshev::interpolate(f64::exp, degree))).into();
-        assert!(errors[0] < 1e-6 && errors[1] < 1e-13 && errors[2] < 1e-13, "{errors:?}");
-    }
-
-    #[test]
-    fn least_squares_recovers_polynomials() {
-        let f = |t: f64| 1.0 - 2.0 * t + 0.5 * t.powi(3) + t.powi(5);
-        for density in [Density::uniform(), Density::from_points([(0.2, 1.0), (-0.9, 3.0)].into_iter())] {
-            let p = Chebyshev::least_squares(f, 7, &density.with_floor(0.1));
-            assert!(worst(f, &p) < 1e-9, "{}", worst(f, &p));
-        }
-    }
-
-    #[test]
-    fn least_squares_has_an_orthogonal_residual() {
-        let density = Density::from_points((0..100).map(|i| (i as f64 / 200.0, 1.0))).with_floor(0.3);
-        let f = |t: f64| t.max(0.0);
-        let p = Chebyshev::least_squares(f, 7, &density);
-        for k in 0..=7 {
-            let basis = Chebyshev { coefficients: (0..=k).map(|j| f64::from(u8::from(j == k))).collect() };
-            let dot: f64 = density.bins().map(|(t, w)| w * basis.evaluate(t) * (f(t) - p.evaluate(t))).sum();
-            assert!(dot.abs() < 1e-12, "T_{k}: {dot}");
-        }
-    }
+    const ALL: [Activation; 9] = [
+        Activation::Relu,
+        Activation::LeakyRelu { slope: 0.1 },
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Softplus,
+        Activation::Square,
+    ];
 
     #[test]
     fn every_activation_is_met_better_at_a_higher_degree() {
-        let all = [
-            Activation::Relu,
-            Activation::LeakyRelu { slope: 0.1 },
-            Activation::Gelu,
-            Activation::GeluTanh,
-            Activation::Silu,
-            Activation::Sigmoid,
-            Activation::Tanh,
-            Activation::Softplus,
-            Activation::Square,
-        ];
-        for activation in all {
+        for activation in ALL {
             let fit = |degree| {
-                let options = ApproximationOptions { degree, ..Default::default() };
-                Approximation::fit(activation, 4.0, &Density::uniform(), &options)
+                Approximation::fit(activation, 4.0, &Density::uniform(), &Shape::Series(degree), 0.1)
             };
             let (low, high) = (fit(7), fit(31));
             assert!(high.rms_error <= low.rms_error * 0.5 + 1e-12, "{activation}: {low:?}");
             assert!(high.max_error < 0.15, "{activation}: {}", high.max_error);
         }
-        let square = Approximation::fit(Activation::Square, 4.0, &Density::uniform(), &Default::default());
-        assert!(square.polynomial.degree() == 2 && square.max_error < 1e-12);
+        let square = Approximation::fit(Activation::Square, 4.0, &Density::uniform(), &Shape::Series(7), 0.1);
+        assert!(square.shape == Shape::Series(2) && square.max_error < 1e-12);
+    }
+
+    /// Every shape is near the function, and the values of lanes are those of single numbers.
+    #[test]
+    fn every_candidate_of_every_activation() {
+        for activation in ALL {
+            let mut best = f64::INFINITY;
+            for shape in Shape::candidates(activation) {
+                let fit = Approximation::fit(activation, 3.0, &Density::uniform(), &shape, 0.1);
+                assert!(fit.max_error < 0.25, "{activation} by {shape}: {}", fit.max_error);
+                best = best.min(fit.max_error);
+                let t = [-1.0, -0.6, -0.01, 0.0, 0.2, 0.5, 0.9, 1.0];
+                let mut lanes = [t];
+                fit.form.evaluate_lanes(&mut lanes);
+                assert!((0..8).all(|i| (lanes[0][i] - fit.form.evaluate(t[i])).abs() < 1e-12), "{shape}");
+            }
+            assert!(best < 2e-3, "{activation}: {best}");
+        }
+    }
+
+    /// On a symmetric density an even function has no use for odd terms, and half of them cost half the products.
+    #[test]
+    fn even_shapes_are_as_good_and_cheaper() {
+        let fit = |shape: &Shape| {
+            Approximation::fit(Activation::Relu, 1.0, &Density::uniform(), shape, 1.0).rms_error
+        };
+        for (series, even) in [(7, 6), (15, 14), (31, 30)] {
+            let (series, even) = (Shape::Series(series), Shape::Even(even));
+            assert!((fit(&series) / fit(&even) - 1.0).abs() < 1e-6);
+            assert!(even.depth() == series.depth() && even.products() < series.products());
+        }
+    }
+
+    #[test]
+    fn costs() {
+        let composite = Shape::Composite(vec![15, 15, 27]);
+        assert_eq!((composite.depth(), composite.to_string().as_str()), (14, "degrees 15, 15, 27"));
+        assert_eq!(
+            (Shape::Series(31).depth(), Shape::Series(59).depth(), Shape::Even(30).depth()),
+            (5, 6, 5)
+        );
+        assert!(Shape::candidates(Activation::Relu).is_sorted_by(|a, b| a.time() <= b.time()));
     }
 }

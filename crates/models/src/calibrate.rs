@@ -4,7 +4,7 @@
 //! activations, how the values spread below it. Minima, maxima and counts do not depend on the order of the
 //! samples, so the result is the same on any number of threads.
 
-use crate::approximation::Density;
+use crate::chebyshev::Density;
 use crate::graph::{Graph, NodeId, Op};
 use crate::reference::{self, InputError, check_input, exact};
 use cerium_compiler::ciphertext::{LANES, Lanes};
@@ -209,7 +209,7 @@ fn count<'a>(histogram: &mut [u32], mut values: impl ExactSizeIterator<Item = &'
 mod tests {
     use super::*;
     use crate::activation::Activation;
-    use crate::approximation::Density;
+    use crate::chebyshev::Density;
 
     fn relu(features: usize) -> Graph {
         let mut graph = Graph::new("x", vec![features]).expect("valid");

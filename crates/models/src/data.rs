@@ -185,6 +185,11 @@ impl Dataset {
         self.labels.get(index).copied()
     }
 
+    /// The labels of the first `count` inputs, if all of them have one.
+    pub fn labels(&self, count: usize) -> Option<Vec<usize>> {
+        self.labels.get(..count).map(|labels| labels.iter().map(|&label| label as usize).collect())
+    }
+
     /// All inputs.
     pub fn inputs(&self) -> Vec<&[f32]> {
         self.values.chunks_exact(self.size()).collect()

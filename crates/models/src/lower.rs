@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! %1 = conv 1->8 5x5 /2 %0        y = x.linear_transform(25 diagonals) + bias
-//! %2 = relu %1              ->    z = y.poly_eval(8 Chebyshev coefficients)
+//! %2 = relu %1              ->    z = y * 0.5 + (y * y * 2 - 1).poly_eval(4 Chebyshev coefficients)
 //! %4 = dense 784->10 %3           o = z.linear_transform(16 diagonals); o += o.rotate(16); ..; o + bias
 //! ```
 //!
-//! [`Plan`] holds the decisions: units of all values ([`scales`]), polynomials in the place of activations
-//! ([`approximation`](crate::approximation)), and where every element lies ([`packing`]).
+//! [`Plan`] holds the decisions: units of all values ([`scales`](crate::scales)), polynomials in the place of activations
+//! ([`substitution`](crate::substitution)), and where every element lies ([`packing`]).
 
 use crate::approximation::{Approximation, ApproximationOptions};
 use crate::calibrate::Calibration;
 use crate::graph::{Graph, NodeId, Op};
 use crate::linear::Linear;
 use crate::packing::{self, Batch, Cost, Layout, PackingError, Transform};
-use crate::scales::{self, Scale};
+use crate::scales::Scale;
+use crate::substitution::Substitution;
 use cerium_artifact::NO_ELEMENT;
 use cerium_ckks::params::Params;
 use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram};
@@ -46,7 +47,7 @@ pub enum Realization {
     Input,
     /// Rotations and products with plaintexts.
     Linear(Cost),
-    /// A polynomial.
+    /// One or several polynomials.
     Polynomial(Approximation),
     /// A sum of ciphertexts.
     Sum,
@@ -67,28 +68,35 @@ impl<'a> Plan<'a> {
         batch: Batch,
         options: &ApproximationOptions,
     ) -> Result<Self, PackingError> {
-        let scales = scales::choose(graph, calibration, options.margin);
+        Self::with(graph, &Substitution::uniform(graph, calibration, options), slots, batch)
+    }
+
+    /// Plans a network with these polynomials for ciphertexts of `slots` slots that hold a batch of pictures.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with(
+        graph: &'a Graph,
+        substitution: &Substitution,
+        slots: usize,
+        batch: Batch,
+    ) -> Result<Self, PackingError> {
         let layouts = packing::choose(graph, slots, batch)?;
-        let steps = graph.nodes().zip(scales.iter().zip(&layouts)).map(|((id, node), (scale, layout))| {
+        let steps = graph.nodes().zip(&layouts).map(|((id, node), layout)| {
             let realization = match &node.op {
                 Op::Input => Realization::Input,
                 Op::Conv(_) | Op::Dense(_) | Op::AveragePool(_) => {
                     let linear = Linear::of(graph, id).expect("these are the linear layers");
                     Realization::Linear(packing::cost(&linear, &layouts[linear.input().index()], layout))
                 }
-                Op::Activation(activation) => {
-                    let input = node.inputs[0];
-                    let from = &scales[input.index()];
-                    let plane = graph[input].elements() / graph[input].channels();
-                    let density = calibration.range(input).density(|channel| from.of(channel * plane));
-                    // A homogeneous function is the same in all units, so it is fitted on [-1, 1].
-                    let range = if activation.is_homogeneous() { 1.0 } else { from.of(0) };
-                    Realization::Polynomial(Approximation::fit(*activation, range, &density, options))
+                Op::Activation(_) => {
+                    let approximation = substitution.approximation(id).expect("activations have one");
+                    Realization::Polynomial(approximation.clone())
                 }
                 Op::Add => Realization::Sum,
                 Op::Reshape => Realization::Same,
             };
-            Step { scale: scale.clone(), layout: layout.clone(), realization }
+            Step { scale: substitution.scale(id).clone(), layout: layout.clone(), realization }
         });
         Ok(Self { graph, batch, steps: steps.collect() })
     }
@@ -139,7 +147,7 @@ impl<'a> Plan<'a> {
                     } else {
                         self.step(id).scale.of(0)
                     };
-                    operand(0).poly_eval(&approximation.polynomial.scaled(unit.recip()).coefficients)
+                    approximation.form.lower(operand(0), unit.recip())
                 }
                 Realization::Sum => operand(0) + operand(1),
                 Realization::Same => operand(0).clone(),
@@ -215,8 +223,7 @@ impl fmt::Display for Plan<'_> {
                     write!(f, " {diagonals} diagonals, {} rotations ({babies} hoisted)", babies + giants)?;
                 }
                 Realization::Polynomial(p) => {
-                    let degree = p.polynomial.degree();
-                    write!(f, " degree {degree}, error at most {:.4}, rms {:.4}", p.max_error, p.rms_error)?;
+                    write!(f, " {}, error at most {:.4}, rms {:.4}", p.shape, p.max_error, p.rms_error)?;
                 }
                 Realization::Input | Realization::Sum | Realization::Same => {}
             }

@@ -31,6 +31,11 @@ impl Scale {
         self.channels[element / (self.elements / self.channels.len())]
     }
 
+    /// The largest scale of a channel.
+    pub fn largest(&self) -> f64 {
+        self.channels.iter().copied().fold(0.0, f64::max)
+    }
+
     /// The scale of all elements, if they have the same.
     pub fn uniform(&self) -> Option<f64> {
         self.channels.iter().all(|&s| s == self.channels[0]).then_some(self.channels[0])

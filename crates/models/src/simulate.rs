@@ -4,7 +4,7 @@
 //! and a layer that loses it is named.
 
 use crate::graph::{NodeId, Op};
-use crate::lower::Plan;
+use crate::lower::{Plan, Realization};
 use crate::reference::{self, InputError, exact};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{LANES, LaneInterpreter, Lanes};
@@ -36,6 +36,8 @@ pub struct LayerReport {
     pub name: String,
     /// Its operation, as in listings.
     pub operation: String,
+    /// What computes it, where that is an approximation: the shape of its polynomials, and their levels; else empty.
+    pub realized_by: String,
     /// Smallest value in the original network.
     pub min: f64,
     /// Largest value in the original network.
@@ -67,6 +69,12 @@ impl Simulation {
     /// The first layer over budget.
     pub fn first_over_budget(&self) -> Option<&LayerReport> {
         self.layers.iter().find(|layer| layer.over_budget.is_some())
+    }
+
+    /// The largest difference between an output and that of the original network.
+    pub fn largest_error(&self) -> f64 {
+        let pairs = self.clear.iter().flatten().zip(self.packed.iter().flatten());
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
     }
 
     /// For how many inputs both have the same largest output.
@@ -198,6 +206,10 @@ pub fn simulate(
             id,
             name: node.name.clone(),
             operation: node.op.name(),
+            realized_by: match &plan.step(id).realization {
+                Realization::Polynomial(p) => format!("{} in {} levels", p.shape, p.shape.depth()),
+                _ => String::new(),
+            },
             min: sums.min,
             max: sums.max,
             largest_slot: sums.slot,

@@ -38,9 +38,9 @@ fn approximated(plan: &Plan<'_>, input: &[f32]) -> Vec<f64> {
             let x = &mut lanes[0];
             let scale = plan.step(id).scale.of(element);
             *x = if p.activation.is_homogeneous() {
-                scale * p.polynomial.evaluate(*x / scale)
+                scale * p.form.evaluate(*x / scale)
             } else {
-                p.polynomial.evaluate(*x / p.range)
+                p.form.evaluate(*x / p.range)
             };
         }
     };

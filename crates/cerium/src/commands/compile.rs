@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use cerium_compiler::ir::Trace;
 use cerium_models::approximation::ApproximationOptions;
+use cerium_models::budget::{Budget, Samples};
 use cerium_models::graph::Op;
 use cerium_models::lower::{Plan, Realization};
 use cerium_models::packing::Batch;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::model::ModelArgs;
 use crate::figures::{self, row};
-use crate::network::{Choice, Compiled, compile_network};
+use crate::network::{Activations, Choice, Compiled, Polynomials, compile_network};
 use crate::prediction::Prediction;
 use crate::program::Program;
 use crate::progress::Progress;
@@ -66,12 +67,16 @@ pub(super) struct Choices {
     /// Calibrate with at most this many samples.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub(super) samples: usize,
-    /// Largest degree of the polynomials that take the place of activations.
-    #[arg(long, default_value_t = ApproximationOptions::default().degree, value_name = "D")]
-    degree: usize,
-    /// How much wider than in the samples the ranges of activations are taken.
-    #[arg(long, default_value_t = ApproximationOptions::default().margin, value_name = "FACTOR")]
-    margin: f64,
+    /// Points of accuracy that polynomials in the place of activations may lose: the cheapest ones are taken that are expected
+    /// to lose no more on the samples.
+    #[arg(long, default_value_t = Budget::default().points, value_name = "POINTS", conflicts_with = "degree")]
+    accuracy: f64,
+    /// Polynomials of this degree for all activations, whatever they lose.
+    #[arg(long, value_name = "D")]
+    degree: Option<usize>,
+    /// How much wider than in the samples the ranges of activations are taken; 1.5 with --degree, else 2.
+    #[arg(long, value_name = "FACTOR")]
+    margin: Option<f64>,
 }
 
 impl Choices {
@@ -83,32 +88,55 @@ impl Choices {
         Batch::new(self.batch as usize)
     }
 
-    pub(super) fn approximation(&self) -> Result<ApproximationOptions> {
-        if !(1..=127).contains(&self.degree) {
-            bail!("--degree {} is out of range; choose 1 to 127, best 3, 7, 15 or 31", self.degree);
+    pub(super) fn activations(&self) -> Result<Activations> {
+        if let Some(margin) = self.margin.filter(|margin| !(1.0..=100.0).contains(margin)) {
+            bail!("--margin {margin} is out of range; choose 1 to 100");
         }
-        if !(1.0..=100.0).contains(&self.margin) {
-            bail!("--margin {} is out of range; choose 1 to 100", self.margin);
+        let with_margin = |options: ApproximationOptions| ApproximationOptions {
+            margin: self.margin.unwrap_or(options.margin),
+            ..options
+        };
+        match self.degree {
+            Some(degree @ 1..=127) => {
+                let options = with_margin(ApproximationOptions::default());
+                Ok(Activations::Degree(ApproximationOptions { degree, ..options }))
+            }
+            Some(degree) => bail!("--degree {degree} is out of range; choose 1 to 127, best 3, 7, 15 or 31"),
+            None if self.accuracy > 0.0 && self.accuracy <= 100.0 => {
+                let options = with_margin(Budget::default().options);
+                Ok(Activations::Accuracy(Budget { points: self.accuracy, options }))
+            }
+            None => bail!("--accuracy {} is out of range; choose up to 100, best 0.1 to 2", self.accuracy),
         }
-        Ok(ApproximationOptions {
-            degree: self.degree,
-            margin: self.margin,
-            ..ApproximationOptions::default()
-        })
     }
 }
 
 impl Compile {
     pub(crate) fn run(self) -> Result<()> {
-        let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
+        let (choice, activations) = (self.choices.choice()?, self.choices.activations()?);
         let batch = self.choices.batch();
         let key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         let network = self.model.read()?;
         let data = network.data(&self.calibrate)?;
         let samples = network.inputs(&data, self.choices.samples)?;
         let what = format!("compiling {}", self.model.model.display());
-        let compiled = Progress::new().work(&what, || {
-            compile_network(&network, &samples, &choice, batch, &options, key_memory, &self.dump)
+        let progress = Progress::new();
+        let polynomials = Polynomials::choose(
+            &network,
+            &Samples { inputs: &samples, labels: data.labels(samples.len()).as_deref() },
+            &activations,
+            &progress,
+        )?;
+        let compiled = progress.work(&what, || {
+            compile_network(
+                &network,
+                &polynomials.substitution,
+                &samples,
+                &choice,
+                batch,
+                key_memory,
+                &self.dump,
+            )
         })?;
         let Compiled { plan, artifact, trace, .. } = compiled;
         unknown_passes(&self.dump, &trace)?;
@@ -117,7 +145,7 @@ impl Compile {
         let speed = Speed::measure(&program.params, 1);
         let time = Prediction::new(&program.artifact, &program.params, &speed).total();
         if self.json {
-            return figures::print_json(&self.summary(&program, &plan, &trace, time));
+            return figures::print_json(&self.summary(&program, &plan, &polynomials, &trace, time));
         }
         let mut text = String::new();
         for dump in &trace.dumps {
@@ -126,25 +154,26 @@ impl Compile {
         if self.trace {
             text += &show_trace(&trace);
         }
-        figures::print(&(text + &self.show(&program, &plan, time)))
+        figures::print(&(text + &self.show(&program, &plan, &polynomials, time)))
     }
 
-    fn show(&self, program: &Program, plan: &Plan<'_>, time: f64) -> String {
-        let mut rows = vec![row(["layer", "operation", "realized by", "largest error", "rms error"])];
+    fn show(&self, program: &Program, plan: &Plan<'_>, polynomials: &Polynomials, time: f64) -> String {
+        let mut rows =
+            vec![row(["layer", "operation", "realized by", "levels", "range", "largest error", "rms error"])];
         for (id, node) in plan.graph().nodes().filter(|(_, node)| !matches!(node.op, Op::Input | Op::Reshape))
         {
-            let (realized, max, rms) = match &plan.step(id).realization {
-                Realization::Polynomial(polynomial) => (
-                    format!("degree {}", polynomial.polynomial.degree()),
-                    format!("{:.4}", polynomial.max_error),
-                    format!("{:.4}", polynomial.rms_error),
-                ),
-                Realization::Linear(cost) => {
-                    (format!("{} diagonals", cost.diagonals), String::new(), String::new())
+            let (realized, rest) = match &plan.step(id).realization {
+                Realization::Polynomial(p) => {
+                    let range = plan.step(node.inputs[0]).scale.largest();
+                    let errors = [p.max_error, p.rms_error].map(|error| format!("{error:.4}"));
+                    let [max, rms] = errors;
+                    (p.shape.to_string(), [p.shape.depth().to_string(), format!("{range:.3}"), max, rms])
                 }
+                Realization::Linear(cost) => (format!("{} diagonals", cost.diagonals), Default::default()),
                 Realization::Input | Realization::Sum | Realization::Same => Default::default(),
             };
-            rows.push(row([&node.name, &node.op.name(), &realized, &max, &rms]));
+            let [levels, range, max, rms] = &rest;
+            rows.push(row([&node.name, &node.op.name(), &realized, levels, range, max, rms]));
         }
         let path = self.output.display();
         let each = match plan.batch().pictures() {
@@ -155,11 +184,13 @@ impl Compile {
             }
         };
         format!(
-            "{}  Errors of polynomials are in units of the layer's calibrated range.\n\n\
+            "{}  A range is that of the widest channel, with its margin; errors are in units of the channel's range.\n\
+             {}\n\
              {path}: program `{}` for {}, {} evaluation keys of {}\n\
              bootstraps: {}; about {} a run{each}, on one thread of this machine\n\
              `cerium explain {path}` says what it costs, `cerium keygen {path} -o KEYS` makes its keys.\n",
             figures::table(&rows),
+            polynomials.show_loss(),
             program.artifact.name,
             program.params.name(),
             program.artifact.keys.len(),
@@ -169,11 +200,20 @@ impl Compile {
         )
     }
 
-    fn summary(&self, program: &Program, plan: &Plan<'_>, trace: &Trace, time: f64) -> Value {
+    fn summary(
+        &self,
+        program: &Program,
+        plan: &Plan<'_>,
+        polynomials: &Polynomials,
+        trace: &Trace,
+        time: f64,
+    ) -> Value {
         let layers = plan.graph().nodes().map(|(id, node)| {
             let mut layer = json!({ "name": node.name, "operation": node.op.name(), "shape": node.shape });
             if let Realization::Polynomial(polynomial) = &plan.step(id).realization {
-                layer["degree"] = polynomial.polynomial.degree().into();
+                layer["range"] = plan.step(node.inputs[0]).scale.largest().into();
+                layer["degrees"] = polynomial.shape.degrees().into();
+                layer["levels"] = polynomial.shape.depth().into();
                 layer["max_error"] = polynomial.max_error.into();
                 layer["rms_error"] = polynomial.rms_error.into();
             }
@@ -198,6 +238,7 @@ impl Compile {
             "key_bytes": program.key_bytes(),
             "batch": plan.batch().pictures(),
             "bootstraps": program.bootstraps(),
+            "expected_loss_points": polynomials.loss.map(|[loss, _]| loss),
             "predicted_seconds_one_thread": time,
             "layers": layers.collect::<Vec<_>>(),
             "passes": passes.collect::<Vec<_>>(),

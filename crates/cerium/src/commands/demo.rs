@@ -12,6 +12,7 @@ use cerium_ckks::wire;
 use cerium_client::{SecretKey, encrypt_with_secret_key, pack, unpack};
 use cerium_compiler::ciphertext::Interpreter;
 use cerium_models::approximation::ApproximationOptions;
+use cerium_models::budget::Samples;
 use cerium_models::data::Dataset;
 use cerium_models::packing::Batch;
 use cerium_models::simulate::largest;
@@ -24,7 +25,7 @@ use super::decrypt::{Answer, decrypt_outputs, predicted_error};
 use super::keygen::evaluation_keys;
 use super::run::{stage_times, stages_json};
 use crate::figures::{self, row, small};
-use crate::network::{Choice, Compiled, Network, compile_network};
+use crate::network::{Activations, Choice, Compiled, Network, Polynomials, compile_network};
 use crate::program::Program;
 use crate::progress::Progress;
 
@@ -104,9 +105,13 @@ impl Demo {
         let start = Instant::now();
         let network = Network::parse("mnist".into(), MODEL.to_vec())?;
         let calibration = digits(CALIBRATION, &[]);
-        let options = ApproximationOptions::default();
+        let activations = Activations::Degree(ApproximationOptions::default());
+        let samples = calibration.inputs();
+        let unlabelled = Samples { inputs: &samples, labels: None };
+        let Polynomials { substitution, .. } =
+            Polynomials::choose(&network, &unlabelled, &activations, &progress)?;
         let Compiled { plan, artifact, params, .. } =
-            compile_network(&network, &calibration.inputs(), &Choice::Auto, Batch::ONE, &options, None, &[])?;
+            compile_network(&network, &substitution, &samples, &Choice::Auto, Batch::ONE, None, &[])?;
         let program = Program::new(artifact)?;
         let what = format!(
             "network -> program under {} (128-bit secure, N = 2^{}, log PQ = {:.0})",

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use cerium_models::budget::Samples;
 use cerium_models::simulate::{Budget, Simulation, largest, simulate};
 use serde_json::{Value, json};
 
 use super::compile::Choices;
 use super::model::ModelArgs;
 use crate::figures::{self, row};
-use crate::network::plan_network;
+use crate::network::{Polynomials, plan_network};
 use crate::progress::Progress;
 
 /// Run the packed and approximated program on clear slots: what encryption would compute, but for its noise. Reports
@@ -41,7 +42,7 @@ pub(crate) struct Simulate {
 
 impl Simulate {
     pub(crate) fn run(self) -> Result<()> {
-        let (choice, options) = (self.choices.choice()?, self.choices.approximation()?);
+        let (choice, activations) = (self.choices.choice()?, self.choices.activations()?);
         let network = self.model.read()?;
         let data = network.data(&self.data)?;
         let inputs = network.inputs(&data, self.count)?;
@@ -55,16 +56,18 @@ impl Simulate {
         )?;
         let start = Instant::now();
         let progress = Progress::new();
-        let (params, plan) = progress.work("calibrating", || {
-            plan_network(&network, &samples, &choice, self.choices.batch(), &options)
+        let labels = calibration.as_ref().unwrap_or(&data).labels(samples.len());
+        let samples = Samples { inputs: &samples, labels: labels.as_deref() };
+        let polynomials = Polynomials::choose(&network, &samples, &activations, &progress)?;
+        let (params, plan) = progress.work("packing", || {
+            plan_network(&network, &polynomials.substitution, &choice, self.choices.batch())
         })?;
         let step = |done, total| progress.step("simulating", done, total);
         let simulation = simulate(&plan, &params, &inputs, &Budget::default(), &step)
             .with_context(|| format!("{}", self.data.display()))?;
         progress.clear();
         let count = simulation.clear.len();
-        let labels: Option<Vec<usize>> =
-            (0..count).map(|index| data.label(index).map(|label| label as usize)).collect();
+        let labels = data.labels(count);
         let accuracy = |outputs: &[Vec<f64>]| {
             let labels = labels.as_ref().filter(|_| count > 0)?;
             let right =
@@ -81,16 +84,18 @@ impl Simulate {
                 "simulated_accuracy": packed,
                 "agreements": simulation.agreements(),
                 "first_over_budget": simulation.first_over_budget().map(|layer| &layer.name),
+                "largest_output_error": simulation.largest_error(),
+                "expected_loss_points": polynomials.loss.map(|[loss, _]| loss),
                 "layers": layers_json(&simulation),
                 "seconds": start.elapsed().as_secs_f64(),
             }));
         }
-        let mut text = show_layers(&simulation);
-        text +=
-            &format!("\n{} of {count} answers are those of the original network", simulation.agreements());
+        let mut text = show_layers(&simulation) + "\n" + &polynomials.show_loss();
+        text += &format!("{} of {count} answers are those of the original network", simulation.agreements());
         if let (Some(clear), Some(packed)) = (clear, packed) {
             text += &format!("; accuracy {:.2}%, originally {:.2}%", 100.0 * packed, 100.0 * clear);
         }
+        text += &format!("; largest error of an output {:.3}", simulation.largest_error());
         if self.calibrate.is_none() {
             text += "\ncalibrated on these inputs themselves; --calibrate DATA takes others";
         }
@@ -109,6 +114,7 @@ fn show_layers(simulation: &Simulation) -> String {
     let mut rows = vec![row([
         "layer",
         "operation",
+        "realized by",
         "smallest",
         "largest",
         "of range",
@@ -120,6 +126,7 @@ fn show_layers(simulation: &Simulation) -> String {
         rows.push(row([
             &layer.name,
             &layer.operation,
+            &layer.realized_by,
             &format!("{:.3}", layer.min),
             &format!("{:.3}", layer.max),
             &format!("{:.2}", layer.largest_slot),
@@ -136,6 +143,7 @@ fn layers_json(simulation: &Simulation) -> Value {
         json!({
             "name": layer.name,
             "operation": layer.operation,
+            "realized_by": layer.realized_by,
             "min": layer.min,
             "max": layer.max,
             "largest_slot": layer.largest_slot,

@@ -136,8 +136,14 @@ fn compile_shows_its_passes() {
     let (model, calibration) = (model(), data("calibration"));
     let compile = ["compile", &model, "--calibrate", &calibration, "-o", &out];
     let shown = ok(&[&compile[..], &["--trace", "--dump", "place_levels"]].concat());
-    for part in ["before place_levels:", "after place_levels:", "lower_to_limb", "degree 7", "cerium keygen"]
-    {
+    for part in [
+        "before place_levels:",
+        "after place_levels:",
+        "lower_to_limb",
+        "degree ",
+        "points of accuracy",
+        "cerium keygen",
+    ] {
         assert!(shown.contains(part), "no {part:?}");
     }
     let report = json(&compile);
