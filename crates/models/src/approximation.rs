@@ -227,7 +227,7 @@ impl Approximation {
             }
         };
         let error = |t: f64| (form.evaluate(t) - f(t)).abs();
-        let steps = 4 * Density::BINS;
+        let steps = 2 * Density::BINS;
         let max_error = (0..=steps).map(|i| error(2.0 * i as f64 / steps as f64 - 1.0)).fold(0.0, f64::max);
         let mean_square: f64 = density.bins().map(|(t, weight)| weight * error(t).powi(2)).sum();
         Self { activation, range, shape, form, max_error, rms_error: mean_square.sqrt() }

@@ -115,8 +115,8 @@ pub struct Density {
 }
 
 impl Density {
-    /// Bins over `[-1, 1]`.
-    pub const BINS: usize = 1024;
+    /// Bins over `[-1, 1]`: equally spaced points hold a polynomial of a degree up to about twice the root of their number.
+    pub const BINS: usize = 4096;
 
     /// Equal weight everywhere.
     pub fn uniform() -> Self {

@@ -26,20 +26,23 @@ pub struct Minimax {
     pub alternation: Vec<f64>,
 }
 
-/// The combination of the Chebyshev polynomials `T_k` for `k` in `terms` that is nearest to `f` on `interval`, which lies in
-/// `[-1, 1]`.
+/// The combination of the Chebyshev polynomials `T_k` for `k` in `terms` that is nearest to `f` on `interval`.
 ///
-/// No combination but zero may have as many zeros on the interval as there are terms. That holds for all degrees up to some
-/// one, and on intervals within `[0, 1]` for the even ones, and without 0 for the odd ones.
+/// The terms are all even ones up to some degree and the interval lies in `[0, 1]`, or all odd ones, and it does so without 0:
+/// then no combination but zero has as many zeros there as there are terms, which is what the theory asks for.
 ///
 /// # Panics
-/// If there are no terms or the interval is empty.
+/// If there are no terms, or the interval is empty or not within `[0, 1]`.
 pub fn minimax(f: impl Fn(f64) -> f64, terms: &[usize], interval: [f64; 2]) -> Minimax {
     let [low, high] = interval;
-    assert!(!terms.is_empty() && low < high, "{} terms on [{low}, {high}]", terms.len());
+    let inside = 0.0 <= low && low < high && high <= 1.0;
+    assert!(!terms.is_empty() && inside, "{} terms on [{low}, {high}]", terms.len());
     let count = terms.len() + 1;
-    // Denser towards both ends, as the extrema are.
-    let place = |share: f64| low + (high - low) * (1.0 - (std::f64::consts::PI * share).cos()) / 2.0;
+    // Chebyshev points in the square, of which even polynomials are polynomials: denser where the extrema are.
+    let place = |share: f64| {
+        let along = (1.0 - (std::f64::consts::PI * share).cos()) / 2.0;
+        (low * low + (high * high - low * low) * along).sqrt()
+    };
     let mut points: Vec<f64> = (0..count).map(|i| place(i as f64 / (count - 1) as f64)).collect();
     let steps = GRID * count;
     let grid: Vec<f64> = (0..=steps).map(|i| place(i as f64 / steps as f64)).collect();
@@ -54,7 +57,8 @@ pub fn minimax(f: impl Fn(f64) -> f64, terms: &[usize], interval: [f64; 2]) -> M
             break;
         }
     }
-    let error = points.iter().map(|&x| (polynomial.evaluate(x) - f(x)).abs()).fold(0.0, f64::max);
+    let error = |x: &f64| (polynomial.evaluate(*x) - f(*x)).abs();
+    let error = points.iter().chain(&grid).map(error).fold(0.0, f64::max);
     Minimax { polynomial, error, alternation: points }
 }
 
