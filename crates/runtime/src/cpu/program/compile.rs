@@ -537,20 +537,33 @@ impl<'a> Emission<'a> {
         }
     }
 
-    /// Two dot products, in parts if they read many limbs.
+    /// Two dot products, in parts if they read many limbs. What a target overwrites is read by the first part.
     fn dot_pair(
         &mut self,
         [target, other]: [Target; 2],
         sources: [Source; 2],
         view: ViewId,
-        terms: Vec<([Source; 2], Factor)>,
+        mut terms: Vec<([Source; 2], Factor)>,
         mut addends: [Addends; 2],
     ) {
         // In tiles it takes many streams before parts are worth the adding up.
         let limb = |(_, factor): &&([Source; 2], Factor)| matches!(factor, Factor::Words(Source::Load(_)));
         let many = self.sweeping || terms.iter().filter(limb).count() > 2 * FEW_STREAMS;
         let parts = if many { terms.len().div_ceil(FEW_STREAMS) } else { 1 };
-        for terms in terms.chunks(terms.len().div_ceil(parts)) {
+        let length = terms.len().div_ceil(parts);
+        let overwritten = |source: &Source| {
+            let overwrites = |target: Target| match target {
+                Target::Store(store) => self.compilation.overwrites[usize::from(store)].contains(source),
+                Target::Scratch(_) | Target::Swept(_) => false,
+            };
+            overwrites(target) || overwrites(other)
+        };
+        let first = |(own, factor): &([Source; 2], Factor)| {
+            own.iter().any(overwritten) || matches!(factor, Factor::Words(source) if overwritten(source))
+        };
+        terms.sort_by_key(|term| !first(term));
+        let (first, rest) = terms.split_at(terms.iter().filter(|term| first(term)).count().max(length));
+        for terms in std::iter::once(first).chain(rest.chunks(length)) {
             let now = std::mem::replace(&mut addends, sources.map(|source| [source].into()));
             self.push(target, view, Action::DotPair(other, terms.into(), now));
         }

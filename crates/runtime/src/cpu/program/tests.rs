@@ -163,6 +163,32 @@ fn plaintexts_are_read_once_for_both_halves() {
     assert_eq!(sums(&compile(&dots(false), &[6, 8], &loads, &overwrites)), [2, 2]);
 }
 
+/// A sum of many terms is made in parts, of which only the first may read what the sum is stored over.
+#[test]
+fn parts_of_a_sum_read_nothing_that_the_first_has_stored_over() {
+    use LoadKind::{Key, Limb};
+    // Two sums of 12 terms with keys in common; the first is stored over a limb of its last term.
+    let terms = 12;
+    let mut instructions: Vec<Instruction> = (0..3 * terms).map(Load).collect();
+    instructions.push(Dot((0..terms).map(|i| (i, i + 2 * terms)).collect()));
+    instructions.push(Dot((0..terms).map(|i| (i + terms, i + 2 * terms)).collect()));
+    let loads: Vec<LoadKind> = (0..3 * terms).map(|i| if i < 2 * terms { Limb } else { Key }).collect();
+    for over in [vec![], vec![Source::Load(terms - 1)], vec![Source::Load(2 * terms - 1)]] {
+        let results = [3 * terms, 3 * terms + 1];
+        let program = compile(&instructions, &results, &loads, &[over.clone(), vec![]]);
+        assert!(program.sweeps.len() > 1, "{:?}", program.sweeps);
+        let mut read = 0;
+        for (at, sweep) in program.sweeps.iter().enumerate() {
+            assert_eq!(sweep.target, Target::Store(0));
+            let Action::DotPair(Target::Store(1), terms, _) = &sweep.action else { panic!("{sweep:?}") };
+            let overwritten = terms.iter().flat_map(|(own, _)| own).any(|source| over.contains(source));
+            assert_eq!(overwritten, at == 0 && !over.is_empty());
+            read += terms.len();
+        }
+        assert_eq!(read, usize::from(terms));
+    }
+}
+
 #[test]
 fn results_wait_for_what_they_overwrite() {
     let instructions = [Load(0), Load(1), Add(0, 1), Sub(0, 2)];
