@@ -6,7 +6,7 @@
 # SUBMISSION is the folder submissions/mnist or submissions/cifar10 of the harness (or mlp, resnet20, the names of models);
 # its subfolder `build` gets the stages and network.cerium. DATA is a folder with resnet20-cifar10/ and cifar10/, and is
 # ../shared/data of this repository unless told otherwise; MNIST's network and calibration digits are in the repository. The
-# network is compiled again when the model or the compiler is newer, or when there are options for `cerium compile`.
+# network is compiled again when the model or the compiler is newer, or the options for `cerium compile` are others.
 set -euo pipefail
 if [ $# -lt 1 ]; then
     sed -n '2,9p' "$0" >&2
@@ -50,8 +50,11 @@ for stage in client_key_generation server_preprocess_model client_preprocess_inp
     ln -sf "$release/fhe-benchmarking" "$build/$stage"
 done
 network=$build/network.cerium
-if [ $# -gt 0 ] || [ ! "$network" -nt "$model" ] || [ ! "$network" -nt "$release/cerium" ]; then
+options=$build/network.options
+if [ "$*" != "$(cat "$options" 2>/dev/null)" ] || [ ! "$network" -nt "$model" ] || [ ! "$network" -nt "$release/cerium" ]; then
+    rm -f "$options"
     "$release/cerium" compile "$model" "${calibration[@]}" "$@" -o "$network"
+    printf '%s' "$*" > "$options"
 fi
 if [ -n "$normalisation" ]; then
     printf '%s\n' "$normalisation" > "$build/normalisation.json"
