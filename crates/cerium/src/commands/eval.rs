@@ -67,6 +67,8 @@ struct Tally {
     encrypted_right: usize,
     max_error: f64,
     disagreements: Vec<usize>,
+    /// What was decrypted.
+    outputs: Vec<Vec<f64>>,
 }
 
 impl Eval {
@@ -147,6 +149,7 @@ impl Eval {
             "agreements": count - tally.disagreements.len(),
             "disagreements": tally.disagreements,
             "max_error": tally.max_error,
+            "outputs": tally.outputs,
             "seconds_per_input": total.as_secs_f64() / count as f64,
             "seconds_per_run": mean(total),
             "encrypt_seconds": mean(tally.encrypt),
@@ -224,6 +227,7 @@ impl Tally {
                     clear.len()
                 );
             }
+            self.outputs.push(encrypted.clone());
             let error = encrypted.iter().zip(&clear).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             self.max_error = self.max_error.max(error);
             let answers = (largest(&clear), largest(encrypted));

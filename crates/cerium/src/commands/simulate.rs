@@ -85,6 +85,7 @@ impl Simulate {
                 "agreements": simulation.agreements(),
                 "first_over_budget": simulation.first_over_budget().map(|layer| &layer.name),
                 "largest_output_error": simulation.largest_error(),
+                "outputs": simulation.packed,
                 "expected_loss_points": polynomials.loss.map(|[loss, _]| loss),
                 "layers": layers_json(&simulation),
                 "seconds": start.elapsed().as_secs_f64(),
