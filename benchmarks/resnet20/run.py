@@ -48,6 +48,7 @@ def main():
         stages = {}
         output, stages["compile"] = process([cerium, "compile", model, *calibration, "-o", program, "--json"])
         compiled = json.loads(output)
+        del compiled["program"]  # a path
         _, stages["keygen"] = process([cerium, "keygen", program, "-o", keys])
         picture, answer, profile = folder / "in.ct", folder / "out.ct", folder / "profile.json"
         source = ["--input", f"{data}:0", "-o", picture]
