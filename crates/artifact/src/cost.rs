@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{Block, Body, Instruction, Kernel, Operand, Program, Transform};
-use crate::{Function, PassFigures, StageId, Step};
+use crate::{Function, Movement, PassFigures, StageId, Step};
 
 /// What kernels cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ pub fn peak_frames(functions: &[Function]) -> Vec<u64> {
     let mut peaks: Vec<u64> = Vec::with_capacity(functions.len());
     for function in functions {
         let callees = function.steps.iter().map(|step| match step {
-            Step::Launch(_) => 0,
+            Step::Launch(_) | Step::Start(_) | Step::Finish(_) => 0,
             Step::Call { function, .. } => peaks[function.0 as usize],
         });
         peaks.push(u64::from(function.frame).saturating_add(callees.max().unwrap_or(0)));
@@ -104,14 +104,18 @@ pub fn peak_frames(functions: &[Function]) -> Vec<u64> {
     peaks
 }
 
+/// Slots of the pool that a run of these functions needs: arguments and results of the entry, and the deepest stack of frames.
+pub fn pool_limbs(functions: &[Function]) -> u64 {
+    let ports = functions.last().map_or(0, |entry| (entry.args.len() + entry.results.len()) as u64);
+    peak_frames(functions).last().copied().unwrap_or(0).saturating_add(ports)
+}
+
 /// What a run costs after a pass that made these functions, the last one of which is the entry.
 pub fn pass_figures(pass: &str, functions: &[Function], log_n: u32) -> PassFigures {
-    let ports = functions.last().map_or(0, |entry| (entry.args.len() + entry.results.len()) as u64);
-    let frames = peak_frames(functions).last().copied().unwrap_or(0);
     PassFigures {
         pass: pass.to_string(),
         cost: program_cost(functions, log_n),
-        pool_limbs: frames.saturating_add(ports),
+        pool_limbs: pool_limbs(functions),
     }
 }
 
@@ -122,6 +126,49 @@ pub fn program_cost(functions: &[Function], log_n: u32) -> Cost {
         for step in &function.steps {
             if let Step::Launch(kernel) = step {
                 total += kernel_cost(kernel, function, log_n).times(calls);
+            }
+        }
+    }
+    total
+}
+
+/// What moves between devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Collectives that devices take part in.
+    pub collectives: u64,
+    /// Bytes that they send.
+    pub bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Traffic) {
+        self.collectives = self.collectives.saturating_add(other.collectives);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// What one device of `devices` sends in a collective, in a ring of degree `2^log_n`. A sum of parts is a sum on a share of the
+/// limbs on each device, which then sends it to all: nobody sends less, but for switches that add.
+pub fn collective_traffic(movement: &Movement, devices: usize, log_n: u32) -> Traffic {
+    let limbs = match movement {
+        Movement::Exchange { sends, .. } => sends.len() as u64,
+        Movement::AllReduce { limbs } => 2 * limbs.len() as u64 * (devices as u64 - 1) / devices as u64,
+    };
+    Traffic { collectives: 1, bytes: limbs << (log_n + 2) }
+}
+
+/// What one device of `devices` sends in a run, calls included.
+pub fn program_traffic(functions: &[Function], devices: usize, log_n: u32) -> Traffic {
+    let mut total = Traffic::default();
+    for (function, calls) in functions.iter().zip(calls(functions)) {
+        for step in &function.steps {
+            if let Step::Start(collective) = step {
+                let Traffic { collectives, bytes } = collective_traffic(&collective.movement, devices, log_n);
+                total += Traffic {
+                    collectives: collectives.saturating_mul(calls),
+                    bytes: bytes.saturating_mul(calls),
+                };
             }
         }
     }

@@ -28,13 +28,13 @@ use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Artifact, ArtifactError, Element, Function, KeyPlan, Normalization, PassFigures, Port, Recipe, Stage,
-    Tensor, Values,
+    Artifact, ArtifactError, DeviceId, Element, Function, KeyPlan, Normalization, PassFigures, Port, Recipe,
+    Stage, Tensor, Values,
 };
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
 /// The format version that this build writes and reads.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 const ALIGN: usize = 64;
 const HEADER: usize = 64;
 const CHECKSUM: usize = blake3::OUT_LEN;
@@ -44,7 +44,8 @@ const CHECKSUM: usize = blake3::OUT_LEN;
 struct Structure<'a> {
     name: Cow<'a, str>,
     params: Cow<'a, ParamsSpec>,
-    functions: Cow<'a, [Function]>,
+    programs: Cow<'a, [Vec<Function>]>,
+    homes: Cow<'a, [DeviceId]>,
     inputs: Cow<'a, [Port]>,
     outputs: Cow<'a, [Port]>,
     keys: Cow<'a, [KeyRequest]>,
@@ -97,7 +98,8 @@ impl Artifact {
         let structure = Structure {
             name: (&self.name).into(),
             params: Cow::Borrowed(&self.params),
-            functions: (&self.functions).into(),
+            programs: (&self.programs).into(),
+            homes: (&self.homes).into(),
             inputs: (&self.inputs).into(),
             outputs: (&self.outputs).into(),
             keys: (&self.keys).into(),
@@ -165,7 +167,8 @@ impl Artifact {
         Ok(Artifact {
             name: structure.name.into_owned(),
             params: structure.params.into_owned(),
-            functions: structure.functions.into_owned(),
+            programs: structure.programs.into_owned(),
+            homes: structure.homes.into_owned(),
             inputs: structure.inputs.into_owned(),
             outputs: structure.outputs.into_owned(),
             keys: structure.keys.into_owned(),

@@ -14,6 +14,8 @@ mod recipe;
 mod tensor;
 mod validate;
 
+use std::fmt;
+
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
@@ -26,7 +28,7 @@ pub use kernel::{Kernel, Operand};
 pub use normalization::Normalization;
 pub use recipe::{MatrixBlock, Recipe};
 pub use tensor::{Element, Tensor, Values};
-pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES};
+pub use validate::{MAX_CALL_DEPTH, MAX_CONVERT_SOURCES, MAX_DEVICES};
 
 /// A compiled program: everything that client and server need but keys and data.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,8 +37,12 @@ pub struct Artifact {
     pub name: String,
     /// The parameter set, from which both sides rebuild the same primes.
     pub params: ParamsSpec,
-    /// Callees before callers; the last one is the entry.
-    pub functions: Vec<Function>,
+    /// The functions of each device that runs a part of the program, one list or more: callees before callers, the last one
+    /// the entry. Function ids are the same in all lists.
+    pub programs: Vec<Vec<Function>>,
+    /// The device on which limbs of each prime are between functions, by [`PrimeIndex`]: a function takes and returns the
+    /// limbs of its own device. Empty for one device.
+    pub homes: Vec<DeviceId>,
     /// Inputs in the order of the entry's arguments.
     pub inputs: Vec<Port>,
     /// Outputs in the order of the entry's results.
@@ -63,7 +69,24 @@ pub struct Artifact {
     pub model: Vec<u8>,
 }
 
-/// Index into [`Artifact::functions`].
+/// A device among those that run a program together: index into [`Artifact::programs`]. Prints as `d3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct DeviceId(pub u16);
+
+impl DeviceId {
+    /// The index as a `usize`.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "d{}", self.0)
+    }
+}
+
+/// Index into a list of [`Artifact::programs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FunctionId(pub u32);
 /// Index into [`Artifact::weights`].
@@ -257,4 +280,57 @@ pub enum Step {
         /// One binding for each of its weight parameters.
         weights: Vec<WeightRef>,
     },
+    /// Begin to move limbs between devices. All devices start the collectives of a function in the same order.
+    Start(Collective),
+    /// Wait for the collective of this function with this number, counted from 0; once for each, in order, and before any
+    /// call.
+    Finish(u32),
+}
+
+/// Limbs that move between devices, while kernels run that neither write what is sent nor touch what is received.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Collective {
+    /// The stage it belongs to.
+    pub stage: StageId,
+    /// What moves.
+    pub movement: Movement,
+}
+
+/// What a collective moves, as one of the devices sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Movement {
+    /// Limbs go from device to device. What one sends to another stands in the same order in the list of the receiver.
+    Exchange {
+        /// Limbs that others get.
+        sends: Vec<Outgoing>,
+        /// Limbs that others give.
+        receives: Vec<Incoming>,
+    },
+    /// Every device has a part of each limb, and afterwards its sum modulo the prime, canonical as ever.
+    AllReduce {
+        /// The primes, and the slots of the frame that hold the parts before and the sums afterwards.
+        limbs: Vec<(PrimeIndex, Operand)>,
+    },
+}
+
+/// A limb that another device gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// Who gets it.
+    pub to: DeviceId,
+    /// Its prime.
+    pub prime: PrimeIndex,
+    /// The limb: [`Operand::Local`], [`Operand::Arg`] or [`Operand::Result`].
+    pub limb: Operand,
+}
+
+/// A limb that another device gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// Who gives it.
+    pub from: DeviceId,
+    /// Its prime.
+    pub prime: PrimeIndex,
+    /// Where it goes: [`Operand::Local`] or [`Operand::Result`].
+    pub limb: Operand,
 }

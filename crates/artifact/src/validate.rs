@@ -7,25 +7,31 @@
 //!   so that all words in memory stay canonical and no run sees what another left behind;
 //! - blocks of one kernel are independent ([`crate::kernel`]), and a call neither binds a result twice nor binds
 //!   it to one of its arguments: blocks may run in any order, and in parallel;
+//! - devices start the same collectives and make the same calls in the same order, what one sends is what another expects,
+//!   and nobody touches a limb on its way;
 //! - frames, weight parameters and nesting are bounded by the size of the artifact.
 //!
 //! So an executor can address memory without further checks. Not checked is whether the program computes anything
 //! sensible.
 
+mod devices;
 mod function;
 mod kernel;
 mod port;
 
 use std::collections::HashSet;
 
+pub use devices::MAX_DEVICES;
 pub use kernel::MAX_CONVERT_SOURCES;
 
-use cerium_ckks::basis::{Basis, Level};
+use cerium_ckks::basis::{Basis, Level, PrimeIndex};
 use cerium_ckks::params::Params;
 
-use crate::cost::peak_frames;
+use crate::cost::pool_limbs;
 use crate::error::{ensure, inconsistent};
-use crate::{Artifact, ArtifactError, Function, NO_ELEMENT, Normalization, Recipe, Step, Tensor, WeightRef};
+use crate::{
+    Artifact, ArtifactError, DeviceId, Function, NO_ELEMENT, Normalization, Recipe, Step, Tensor, WeightRef,
+};
 
 /// Deepest nesting of calls, the entry included.
 pub const MAX_CALL_DEPTH: usize = 64;
@@ -45,24 +51,36 @@ impl Artifact {
         let params = Params::new(self.params.clone())?;
         self.check_tables(&params)?;
         let keys = self.check_keys(&params)?;
-        let periods = self.check_weight_params()?;
-        for (index, function) in self.functions.iter().enumerate() {
-            function::check(self, &params, &keys, &periods, index, function)?;
+        devices::check(self, &params)?;
+        for functions in &self.programs {
+            let periods = self.check_weight_params(functions)?;
+            for (index, function) in functions.iter().enumerate() {
+                function::check(self, &params, &keys, &periods[index], functions, function)?;
+            }
+            check_memory(functions)?;
         }
-        self.check_memory()?;
         port::check(self, &params)?;
         Ok(params)
     }
 
-    /// The function that a run executes; validated artifacts have one.
-    pub fn entry(&self) -> Option<&Function> {
-        self.functions.last()
+    /// The devices that run the program together, at least one in a validated artifact.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        (0..self.programs.len()).map(|index| DeviceId(index as u16))
     }
 
-    /// Largest number of limb slots that frames occupy while a function runs, its callees included, for each
-    /// function. Needs callees before callers.
-    pub fn peak_frames(&self) -> Vec<u64> {
-        peak_frames(&self.functions)
+    /// The functions of a device; none if there is no such device.
+    pub fn functions(&self, device: DeviceId) -> &[Function] {
+        self.programs.get(device.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The function that a device executes; every device of a validated artifact has one.
+    pub fn entry(&self, device: DeviceId) -> Option<&Function> {
+        self.functions(device).last()
+    }
+
+    /// The device on which limbs of a prime are between functions.
+    pub fn home(&self, prime: PrimeIndex) -> DeviceId {
+        self.homes.get(prime.index()).copied().unwrap_or_default()
     }
 
     fn check_tables(&self, params: &Params) -> Result<(), ArtifactError> {
@@ -165,19 +183,15 @@ impl Artifact {
 
     /// Checks calls and bindings, and returns the base-2 logarithm of the period of every weight parameter of
     /// every function; `None` if nothing reads it.
-    fn check_weight_params(&self) -> Result<Vec<Vec<Option<u32>>>, ArtifactError> {
-        ensure(!self.functions.is_empty(), || "functions", || "there are none")?;
+    fn check_weight_params(&self, functions: &[Function]) -> Result<Vec<Vec<Option<u32>>>, ArtifactError> {
+        ensure(!functions.is_empty(), || "functions", || "there are none")?;
         let mut names = HashSet::new();
-        let mut periods: Vec<Vec<Option<u32>>> = Vec::with_capacity(self.functions.len());
-        let mut depths: Vec<usize> = Vec::with_capacity(self.functions.len());
-        for (index, function) in self.functions.iter().enumerate() {
+        let mut periods: Vec<Vec<Option<u32>>> = Vec::with_capacity(functions.len());
+        let mut depths: Vec<usize> = Vec::with_capacity(functions.len());
+        for (index, function) in functions.iter().enumerate() {
             let place = || format!("function {index} `{}`", function.name);
             ensure(names.insert(&function.name), place, || "there is another function of this name")?;
-            let bound = function.steps.iter().map(|step| match step {
-                Step::Launch(_) => 0,
-                Step::Call { weights, .. } => weights.len(),
-            });
-            let references = bound.sum::<usize>() + function.plaintexts.len();
+            let references = self.weight_references(index);
             let params = function.weight_params as usize;
             ensure(params <= references, place, || {
                 format!("it has {params} weight parameters and reads fewer")
@@ -240,12 +254,25 @@ impl Artifact {
         })
     }
 
-    /// Limbs are addressed by 32 bits.
-    fn check_memory(&self) -> Result<(), ArtifactError> {
-        let entry = self.entry().map_or(0, |entry| entry.args.len() as u64 + entry.results.len() as u64);
-        let peak = self.peak_frames().last().copied().unwrap_or(0).saturating_add(entry);
-        ensure(peak <= u64::from(u32::MAX), || "memory plan", || format!("{peak} limbs are needed at once"))
+    /// How often a function reads or hands on weights, on all devices: each of them has all its weight parameters, also those
+    /// that only others read.
+    fn weight_references(&self, function: usize) -> usize {
+        let functions = self.programs.iter().filter_map(|functions| functions.get(function));
+        let references = functions.map(|function| {
+            let bound = function.steps.iter().map(|step| match step {
+                Step::Call { weights, .. } => weights.len(),
+                Step::Launch(_) | Step::Start(_) | Step::Finish(_) => 0,
+            });
+            bound.sum::<usize>() + function.plaintexts.len()
+        });
+        references.sum()
     }
+}
+
+/// Limbs are addressed by 32 bits.
+fn check_memory(functions: &[Function]) -> Result<(), ArtifactError> {
+    let peak = pool_limbs(functions);
+    ensure(peak <= u64::from(u32::MAX), || "memory plan", || format!("{peak} limbs are needed at once"))
 }
 
 fn check_level(level: Level, params: &Params, place: impl Fn() -> String) -> Result<(), ArtifactError> {

@@ -8,7 +8,7 @@ use std::ops::AddAssign;
 
 use cerium_artifact::cost::{calls, calls_by_stage};
 use cerium_artifact::kernel::{Block, Body, Kernel};
-use cerium_artifact::{Artifact, Function, Operand, StageId, Step};
+use cerium_artifact::{Artifact, DeviceId, Function, Operand, StageId, Step};
 use cerium_ckks::params::Params;
 use cerium_runtime::KernelClass;
 
@@ -33,8 +33,9 @@ impl StageSeconds {
     ) -> StageSeconds {
         let zeros = || vec![0.0; artifact.stages.len()];
         let mut seconds = StageSeconds { entry: zeros(), functions: zeros(), called: zeros() };
-        let entry = artifact.functions.len().saturating_sub(1);
-        let callers = calls_by_stage(&artifact.functions);
+        let functions = artifact.functions(DeviceId::default());
+        let entry = functions.len().saturating_sub(1);
+        let callers = calls_by_stage(functions);
         for (function, stage, once) in kernels {
             if function == entry {
                 seconds.entry[usize::from(stage.0)] += once;
@@ -88,9 +89,8 @@ impl Prediction {
     pub(crate) fn new(artifact: &Artifact, params: &Params, speed: &Speed) -> Prediction {
         let mut classes = [0.0; KernelClass::ALL.len()];
         let mut kernels = Vec::new();
-        for (index, (function, calls)) in
-            artifact.functions.iter().zip(calls(&artifact.functions)).enumerate()
-        {
+        let functions = artifact.functions(DeviceId::default());
+        for (index, (function, calls)) in functions.iter().zip(calls(functions)).enumerate() {
             for step in &function.steps {
                 let Step::Launch(kernel) = step else { continue };
                 let class = KernelClass::of(&kernel.body);

@@ -27,7 +27,7 @@ fn sources(artifact: &Artifact) -> Vec<(Source, u32)> {
     let mut emitter = Emitter::new(&params);
     let mut threads: BTreeMap<usize, u32> = BTreeMap::new();
     let mut kernels = 0;
-    for function in &artifact.functions {
+    for function in &artifact.programs[0] {
         for step in &function.steps {
             let Step::Launch(kernel) = step else { continue };
             kernels += 1;

@@ -181,7 +181,8 @@ pub fn compile(
     Ok(Artifact {
         name: source.name.clone(),
         params: ct.context.params.spec().clone(),
-        functions: assembled.functions,
+        programs: vec![assembled.functions],
+        homes: Vec::new(),
         inputs,
         outputs,
         keys: assembled.keys,

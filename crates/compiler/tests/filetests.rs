@@ -287,9 +287,10 @@ fn cost(test: &FileTest) -> Result<String, String> {
 fn unavoidable(artifact: &Artifact) -> u64 {
     let limb = 4 << Params::new(artifact.params.clone()).expect("a compiled program is valid").log_n();
     let mut bytes: Vec<u64> = Vec::new();
-    for function in &artifact.functions {
+    for function in &artifact.programs[0] {
         let step = |step: &Step| match step {
             Step::Call { function, .. } => bytes[function.0 as usize],
+            Step::Start(_) | Step::Finish(_) => 0,
             Step::Launch(kernel) => {
                 let transforms = match &kernel.body {
                     Body::Ntt(transform) | Body::Intt(transform) => 4 * limb * transform.blocks.len() as u64,

@@ -37,12 +37,12 @@ fn network(calls: usize) -> (Artifact, Trace) {
 #[test]
 fn calls_cost_steps_and_nothing_else() {
     let ((few, few_trace), (many, many_trace)) = (network(FEW), network(MOST));
-    let entry = |artifact: &Artifact| artifact.functions.last().unwrap().steps.clone();
+    let entry = |artifact: &Artifact| artifact.programs[0].last().unwrap().steps.clone();
     let calls = entry(&many).iter().filter(|step| matches!(step, Step::Call { .. })).count();
     assert_eq!((calls, entry(&many).len() - entry(&few).len()), (MOST, MOST - FEW));
 
     // The same functions, the same keys, and an entry with more calls.
-    let bodies = |artifact: &Artifact| artifact.functions[..artifact.functions.len() - 1].to_vec();
+    let bodies = |artifact: &Artifact| artifact.programs[0][..artifact.programs[0].len() - 1].to_vec();
     assert!(bodies(&few) == bodies(&many), "bodies differ");
     assert_eq!(few.keys, many.keys);
     let bytes = |artifact: &Artifact| artifact.to_bytes().unwrap().len();

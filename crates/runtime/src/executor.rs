@@ -5,6 +5,7 @@
 //! callee's frame begins where its caller's ends. Everything is known before the first launch; execution only
 //! adds offsets.
 
+use cerium_artifact::cost::pool_limbs;
 use cerium_artifact::{Artifact, Function, FunctionId, Operand, StageId, Step, WeightId, WeightRef};
 
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
@@ -42,20 +43,21 @@ enum Item {
 }
 
 impl Schedule {
-    /// The schedule of a validated artifact.
+    /// The schedule of a validated artifact on the device of `plaintexts`.
     ///
     /// # Panics
     /// May panic if [`Artifact::validate`] does not accept it.
     pub fn new(artifact: &Artifact, plaintexts: &PlaintextPlan, residency: &Residency) -> Schedule {
-        let functions = artifact.functions.iter().enumerate().map(|(index, function)| ScheduledFunction {
+        let functions = artifact.functions(plaintexts.device());
+        let entry = functions.last().expect("a validated artifact has an entry");
+        let (args, results) = (entry.args.len() as u32, entry.results.len() as u32);
+        let limbs = pool_limbs(functions);
+        let functions = functions.iter().enumerate().map(|(index, function)| ScheduledFunction {
             frame: function.frame,
             items: items(function, FunctionId(index as u32), residency),
             plaintexts: function.plaintexts.iter().map(|plaintext| plaintext.weight).collect(),
         });
         let functions = functions.collect();
-        let entry = artifact.entry().expect("a validated artifact has an entry");
-        let (args, results) = (entry.args.len() as u32, entry.results.len() as u32);
-        let limbs = pool_limbs(artifact);
         let (plaintexts, residency) = (plaintexts.clone(), residency.clone());
         Schedule { functions, plaintexts, residency, args, results, limbs }
     }
@@ -63,10 +65,10 @@ impl Schedule {
     /// The runs of the artifact that this schedule was made of, by [`RunId`].
     pub fn runs<'a>(&self, artifact: &'a Artifact) -> Vec<Run<'a>> {
         let run = |span: &RunSpan| {
-            let function = &artifact.functions[span.function.0 as usize];
+            let function = &artifact.functions(self.plaintexts.device())[span.function.0 as usize];
             let kernels = function.steps[span.steps.clone()].iter().filter_map(|step| match step {
                 Step::Launch(kernel) => Some(kernel),
-                Step::Call { .. } => None,
+                Step::Call { .. } | Step::Start(_) | Step::Finish(_) => None,
             });
             Run { function, kernels: kernels.collect() }
         };
@@ -164,12 +166,6 @@ impl Schedule {
     }
 }
 
-/// Slots of the pool that a run of a validated artifact needs.
-pub fn pool_limbs(artifact: &Artifact) -> u64 {
-    let ends = artifact.entry().map_or(0, |entry| entry.args.len() + entry.results.len());
-    artifact.peak_frames().last().copied().unwrap_or(0) + ends as u64
-}
-
 /// Splits the steps of a function at its calls, and into the runs of a memory plan.
 fn items(function: &Function, id: FunctionId, residency: &Residency) -> Vec<Item> {
     let spans = residency.spans().iter().enumerate().filter(|(_, span)| span.function == id);
@@ -181,6 +177,7 @@ fn items(function: &Function, id: FunctionId, residency: &Residency) -> Vec<Item
                 let (args, results, weights) = (args.clone(), results.clone(), weights.clone());
                 items.push(Item::Call { stage: *stage, function: *function, args, results, weights });
             }
+            Step::Start(_) | Step::Finish(_) => {}
             Step::Launch(_) => {
                 items.extend(runs.next_if(|(start, _)| *start == index).map(|(_, run)| Item::Run(run)));
             }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use cerium_artifact::Artifact;
 use cerium_artifact::cost::kernel_cost;
+use cerium_artifact::{Artifact, DeviceId};
 use cerium_ckks::params::Params;
 use serde::Serialize;
 
@@ -128,15 +128,19 @@ pub struct Measurement {
     pub key_bytes: u64,
 }
 
-/// Walks the schedule of an artifact, calls included, without computing.
+/// Walks the schedule of the first device of an artifact, calls included, without computing.
 pub fn measure(artifact: &Artifact) -> Result<Measurement, SessionError> {
-    measure_within(artifact, u64::MAX)
+    measure_within(artifact, DeviceId::default(), u64::MAX)
 }
 
-/// As [`measure`], with at most `plaintext_memory` bytes of encoded plaintexts, as a CPU would keep them.
-pub fn measure_within(artifact: &Artifact, plaintext_memory: u64) -> Result<Measurement, SessionError> {
+/// As [`measure`], for any device and with at most `plaintext_memory` bytes of encoded plaintexts, as a CPU would keep them.
+pub fn measure_within(
+    artifact: &Artifact,
+    on: DeviceId,
+    plaintext_memory: u64,
+) -> Result<Measurement, SessionError> {
     let params = artifact.validate()?;
-    let plaintexts = PlaintextPlan::new(artifact)?;
+    let plaintexts = PlaintextPlan::new(artifact, on)?;
     let mut device = NullDevice::new();
     let residency = Residency::within(artifact, &plaintexts, device.on_the_way(), plaintext_memory)?;
     let schedule = Schedule::new(artifact, &plaintexts, &residency);

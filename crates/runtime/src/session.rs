@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cerium_artifact::{Artifact, ArtifactError, PackedCiphertext, Port};
+use cerium_artifact::cost::pool_limbs;
+use cerium_artifact::{Artifact, ArtifactError, DeviceId, PackedCiphertext, Port};
 use cerium_ckks::basis::{Level, Scale};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::{Params, ParamsDigest};
 
 use crate::device::{Address, Device, DeviceError};
-use crate::executor::{Schedule, pool_limbs};
+use crate::executor::Schedule;
 use crate::key_store::{KeyStore, KeyStoreError};
 use crate::memory::{PlaintextEncoder, PlaintextError, PlaintextPlan, Residency};
 use crate::profile::Profile;
@@ -161,11 +162,14 @@ impl Session {
     ) -> Result<Session, SessionError> {
         let params = artifact.validate()?;
         keys.check(&params, &artifact.keys)?;
-        let plan = PlaintextPlan::new(artifact)?;
+        let plan = PlaintextPlan::new(artifact, DeviceId::default())?;
         let residency = match options.plaintext_memory {
             Some(budget) => Residency::within(artifact, &plan, device.on_the_way(), budget)?,
             None => {
-                let (pool, keys) = (pool_limbs(artifact).saturating_mul(4 * params.n() as u64), keys.bytes());
+                let (pool, keys) = (
+                    pool_limbs(artifact.functions(plan.device())).saturating_mul(4 * params.n() as u64),
+                    keys.bytes(),
+                );
                 let room = device.room(pool, keys).unwrap_or(u64::MAX);
                 let fitting = Residency::in_room(artifact, &plan, device.on_the_way(), room);
                 fitting.map_err(|error| match error {

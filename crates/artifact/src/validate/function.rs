@@ -8,7 +8,7 @@ use cerium_ckks::params::Params;
 use super::KeyShape;
 use crate::error::{ensure, inconsistent};
 use crate::kernel::Operand;
-use crate::{Artifact, ArtifactError, Function, StageId, Step};
+use crate::{Artifact, ArtifactError, Collective, Function, Movement, StageId, Step};
 
 /// What is known about a limb slot.
 #[derive(Clone, Copy, Default)]
@@ -19,6 +19,10 @@ struct Slot {
     written: usize,
     /// Step (from 1) that last read it, and the block that did.
     read: (usize, Reader),
+    /// How often it is among the limbs that are on their way to other devices.
+    sent: u32,
+    /// Whether a limb is on its way to it.
+    awaits: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -60,21 +64,24 @@ pub(super) struct Checker<'a> {
     function: &'a Function,
     locals: Vec<Slot>,
     results: Vec<Slot>,
+    /// Collectives that were started, and how many of them are finished.
+    started: Vec<&'a Collective>,
+    finished: usize,
 }
 
 pub(super) fn check(
     artifact: &Artifact,
     params: &Params,
     keys: &[KeyShape],
-    periods: &[Vec<Option<u32>>],
-    index: usize,
+    periods: &[Option<u32>],
+    functions: &[Function],
     function: &Function,
 ) -> Result<(), ArtifactError> {
     let place = || format!("function `{}`", function.name);
     let pool = params.q_basis().union(params.p_basis());
     let foreign = function.args.iter().chain(&function.results).find(|&&prime| !pool.contains(prime));
     ensure(foreign.is_none(), place, || "an argument or result has a prime that the parameters do not have")?;
-    debug_assert_eq!(periods[index].len(), function.weight_params as usize);
+    debug_assert_eq!(periods.len(), function.weight_params as usize);
     for (i, plaintext) in function.plaintexts.iter().enumerate() {
         let place = || format!("function `{}` plaintext {i}", function.name);
         let basis = plaintext.basis;
@@ -99,6 +106,8 @@ pub(super) fn check(
         function,
         locals: vec![Slot::default(); function.frame as usize],
         results: vec![Slot::default(); function.results.len()],
+        started: Vec::new(),
+        finished: 0,
     };
     for (step, content) in function.steps.iter().enumerate() {
         let place = Place { function: &function.name, step, block: None };
@@ -106,10 +115,14 @@ pub(super) fn check(
             Step::Launch(kernel) => checker.kernel(kernel, place)?,
             Step::Call { stage, function: callee, args, results, .. } => {
                 checker.stage(*stage, place)?;
-                checker.call(&artifact.functions[callee.0 as usize], args, results, place)?;
+                checker.settled(place)?;
+                checker.call(&functions[callee.0 as usize], args, results, place)?;
             }
+            Step::Start(collective) => checker.start(collective, place)?,
+            Step::Finish(number) => checker.finish(*number, place)?,
         }
     }
+    checker.settled(Place { function: &function.name, step: function.steps.len(), block: None })?;
     let missing = checker.results.iter().position(|slot| slot.holds.is_none());
     ensure(missing.is_none(), place, || format!("result limb {} is not written", missing.unwrap_or_default()))
 }
@@ -120,6 +133,10 @@ fn local_stores(step: &Step) -> usize {
     match step {
         Step::Call { results, .. } => results.iter().filter(local).count(),
         Step::Launch(kernel) => kernel.body.blocks().flat_map(|block| &block.stores).filter(local).count(),
+        Step::Start(Collective { movement: Movement::Exchange { receives, .. }, .. }) => {
+            receives.iter().map(|incoming| &incoming.limb).filter(local).count()
+        }
+        Step::Start(_) | Step::Finish(_) => 0,
     }
 }
 
@@ -237,6 +254,11 @@ impl Checker<'_> {
             Operand::Arg(_) | Operand::Plain { .. } | Operand::Key { .. } => None,
         };
         let slot = slot.ok_or_else(|| inconsistent(place, format!("{operand:?} cannot be written")))?;
+        ensure(
+            slot.sent == 0 && !slot.awaits,
+            || place,
+            || format!("{operand:?} is written while a collective is under way that uses it"),
+        )?;
         let step = place.step + 1;
         ensure(slot.written != step, || place, || format!("{operand:?} is written twice in one step"))?;
         let unread = slot.read.0 != step || slot.read.1 == Reader::Block(block);
@@ -244,5 +266,86 @@ impl Checker<'_> {
         slot.written = step;
         slot.holds = Some(prime);
         Ok(())
+    }
+}
+
+/// Collectives.
+impl<'a> Checker<'a> {
+    fn start(&mut self, collective: &'a Collective, place: Place) -> Result<(), ArtifactError> {
+        self.stage(collective.stage, place)?;
+        match &collective.movement {
+            Movement::Exchange { sends, receives } => {
+                for outgoing in sends {
+                    self.read_limb(outgoing.limb, outgoing.prime, Reader::Several, place)?;
+                    if let Some(slot) = self.slot(outgoing.limb) {
+                        slot.sent += 1;
+                    }
+                }
+                for incoming in receives {
+                    self.write(incoming.limb, incoming.prime, 0, place)?;
+                    self.await_limb(incoming.limb);
+                }
+            }
+            Movement::AllReduce { limbs } => {
+                for (index, &(prime, limb)) in limbs.iter().enumerate() {
+                    self.read_limb(limb, prime, Reader::Block(index), place)?;
+                    self.write(limb, prime, index, place)?;
+                    self.await_limb(limb);
+                }
+            }
+        }
+        self.started.push(collective);
+        Ok(())
+    }
+
+    fn finish(&mut self, number: u32, place: Place) -> Result<(), ArtifactError> {
+        let next = self.started.get(self.finished).filter(|_| number as usize == self.finished);
+        let collective: &Collective = *next.ok_or_else(|| {
+            inconsistent(place, format!("it waits for collective {number}, which is not the next under way"))
+        })?;
+        self.finished += 1;
+        match &collective.movement {
+            Movement::Exchange { sends, receives } => {
+                receives.iter().for_each(|incoming| self.arrive(incoming.limb, incoming.prime));
+                for outgoing in sends {
+                    if let Some(slot) = self.slot(outgoing.limb) {
+                        slot.sent -= 1;
+                    }
+                }
+            }
+            Movement::AllReduce { limbs } => limbs.iter().for_each(|&(prime, limb)| self.arrive(limb, prime)),
+        }
+        Ok(())
+    }
+
+    /// What is received holds nothing until it is there.
+    fn await_limb(&mut self, limb: Operand) {
+        if let Some(slot) = self.slot(limb) {
+            (slot.awaits, slot.holds) = (true, None);
+        }
+    }
+
+    fn arrive(&mut self, limb: Operand, prime: PrimeIndex) {
+        if let Some(slot) = self.slot(limb) {
+            (slot.awaits, slot.holds) = (false, Some(prime));
+        }
+    }
+
+    /// The slot of a limb that can be written.
+    fn slot(&mut self, operand: Operand) -> Option<&mut Slot> {
+        match operand {
+            Operand::Local(i) => self.locals.get_mut(i as usize),
+            Operand::Result(i) => self.results.get_mut(i as usize),
+            Operand::Arg(_) | Operand::Plain { .. } | Operand::Key { .. } => None,
+        }
+    }
+
+    /// Nothing is on its way at calls and at the end.
+    fn settled(&self, place: Place) -> Result<(), ArtifactError> {
+        ensure(
+            self.finished == self.started.len(),
+            || place,
+            || format!("collective {} is not waited for", self.finished),
+        )
     }
 }

@@ -13,37 +13,48 @@ use crate::{Artifact, ArtifactError, NO_ELEMENT, Port};
 const POLYNOMIALS: usize = 2;
 
 pub(super) fn check(artifact: &Artifact, params: &Params) -> Result<(), ArtifactError> {
-    let entry = artifact.entry().ok_or_else(|| inconsistent("functions", "there are none"))?;
-    ensure(
-        entry.weight_params == 0,
-        || format!("entry `{}`", entry.name),
-        || "it has unbound weight parameters",
-    )?;
-    for (side, ports, limbs) in
-        [("input", &artifact.inputs, &entry.args), ("output", &artifact.outputs, &entry.results)]
-    {
+    for (side, ports) in [("input", &artifact.inputs), ("output", &artifact.outputs)] {
         ensure(!ports.is_empty(), || format!("{side}s"), || "there are none")?;
         let mut names = HashSet::new();
-        let mut expected: Vec<PrimeIndex> = Vec::with_capacity(limbs.len());
         for port in ports {
             let place = || format!("{side} `{}`", port.name);
             ensure(names.insert(&port.name), place, || "there is another one of this name")?;
             check_port(artifact, params, port, side == "output", place)?;
-            for ciphertext in &port.ciphertexts {
-                let basis = params.basis(ciphertext.level);
-                expected.extend((0..POLYNOMIALS).flat_map(|_| basis.iter()));
-            }
         }
+    }
+    for device in artifact.devices() {
+        let entry = artifact.entry(device).ok_or_else(|| inconsistent("functions", "there are none"))?;
         ensure(
-            expected == *limbs,
-            || format!("{side}s"),
-            || {
-                let (ports, entry) = (expected.len(), limbs.len());
-                format!("their ciphertexts have {ports} limbs, which are not the entry's {entry}")
-            },
+            entry.weight_params == 0,
+            || format!("entry `{}`", entry.name),
+            || "it has unbound weight parameters",
         )?;
+        for (side, ports, limbs) in
+            [("input", &artifact.inputs, &entry.args), ("output", &artifact.outputs, &entry.results)]
+        {
+            let expected = port_limbs(ports, params).filter(|&prime| artifact.home(prime) == device);
+            let expected: Vec<PrimeIndex> = expected.collect();
+            ensure(
+                expected == *limbs,
+                || format!("{side}s"),
+                || {
+                    let (ports, entry) = (expected.len(), limbs.len());
+                    format!("their ciphertexts have {ports} limbs, which are not the entry's {entry}")
+                },
+            )?;
+        }
     }
     Ok(())
+}
+
+/// The primes of all limbs of ports, in order; none of levels that the parameters do not have.
+fn port_limbs<'a>(ports: &'a [Port], params: &'a Params) -> impl Iterator<Item = PrimeIndex> + 'a {
+    let ciphertexts = ports.iter().flat_map(|port| &port.ciphertexts);
+    let known = ciphertexts.filter(|ciphertext| ciphertext.level <= params.max_level());
+    known.flat_map(|ciphertext| {
+        let basis = params.basis(ciphertext.level);
+        (0..POLYNOMIALS).flat_map(move |_| basis.iter())
+    })
 }
 
 fn check_port(

@@ -167,7 +167,8 @@ pub(crate) fn sample() -> Artifact {
     Artifact {
         name: "sample".into(),
         params: spec,
-        functions: vec![weigh, main],
+        programs: vec![vec![weigh, main]],
+        homes: vec![],
         inputs: vec![Port { name: "x".into(), shape: vec![1, 4], batch: 1, ciphertexts: vec![packed(1)] }],
         outputs: vec![Port { name: "y".into(), shape: vec![3], batch: 1, ciphertexts: vec![packed(2)] }],
         keys: vec![rotation],

@@ -15,9 +15,9 @@ fn the_sample_is_valid() {
 
 /// The body of a launch.
 fn body(artifact: &mut Artifact, function: usize, step: usize) -> &mut Body {
-    match &mut artifact.functions[function].steps[step] {
+    match &mut artifact.programs[0][function].steps[step] {
         Step::Launch(kernel) => &mut kernel.body,
-        Step::Call { .. } => panic!("step {step} is a call"),
+        _ => panic!("step {step} is no launch"),
     }
 }
 
@@ -62,9 +62,9 @@ fn permutation(artifact: &mut Artifact) -> &mut Vec<Block> {
 
 /// Calls of the entry: arguments, results, weights.
 fn call(artifact: &mut Artifact) -> (&mut Vec<Operand>, &mut Vec<Operand>, &mut Vec<WeightRef>) {
-    match &mut artifact.functions[1].steps[0] {
+    match &mut artifact.programs[0][1].steps[0] {
         Step::Call { args, results, weights, .. } => (args, results, weights),
-        Step::Launch(_) => panic!("the first step is a call"),
+        _ => panic!("the first step is a call"),
     }
 }
 
@@ -111,8 +111,8 @@ macro_rules! rejected {
 
 rejected! {
     foreign_params: |a| a.params.q[0] += 2 => "parameter set is not valid";
-    no_functions: |a| a.functions.clear() => "functions: there are none";
-    function_name_twice: |a| a.functions[0].name = "main".into() => "another function of this name";
+    no_functions: |a| a.programs[0].clear() => "functions: there are none";
+    function_name_twice: |a| a.programs[0][0].name = "main".into() => "another function of this name";
     infinite_weight: |a| a.tensors[0].values = vec![0.5, f32::INFINITY, 1.0].into() => "tensor 0 `w`: value 1 is not finite";
     infinite_factor: |a| *gather(a, 1).2 = f64::NAN => "weight 1: its factor";
     tensor_index: |a| *gather(a, 0).0 = TensorId(1) => "weight 0: it reads a tensor";
@@ -187,21 +187,21 @@ rejected! {
         a.inputs.push(port);
     } => "input `x`: there is another";
     no_outputs: |a| a.outputs.clear() => "outputs: there are none";
-    unbound_entry: |a| { a.functions.pop(); } => "entry `weigh`: it has unbound weight parameters";
-    argument_prime: |a| a.functions[0].args[0] = PrimeIndex(100) => "has a prime that the parameters do not have";
-    plaintext_basis: |a| a.functions[0].plaintexts[0].basis = Basis::range(0, 90) => "{0-89} is not a basis";
-    plaintext_scale: |a| a.functions[0].plaintexts[0].scale = Scale(f64::INFINITY) => "scale inf";
-    plaintext_period: |a| a.functions[0].plaintexts[0].log_period = 2 => "step 0: period 2^2 is expected";
-    plaintext_rotation: |a| a.functions[0].plaintexts[0].rotation = 2 => "plaintext 0: rotation 2 is not below the period 2";
+    unbound_entry: |a| { a.programs[0].pop(); } => "entry `weigh`: it has unbound weight parameters";
+    argument_prime: |a| a.programs[0][0].args[0] = PrimeIndex(100) => "has a prime that the parameters do not have";
+    plaintext_basis: |a| a.programs[0][0].plaintexts[0].basis = Basis::range(0, 90) => "{0-89} is not a basis";
+    plaintext_scale: |a| a.programs[0][0].plaintexts[0].scale = Scale(f64::INFINITY) => "scale inf";
+    plaintext_period: |a| a.programs[0][0].plaintexts[0].log_period = 2 => "step 0: period 2^2 is expected";
+    plaintext_rotation: |a| a.programs[0][0].plaintexts[0].rotation = 2 => "plaintext 0: rotation 2 is not below the period 2";
     plaintext_limb: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 0, limb: 0 } => "does not exist";
     plaintext_index: |a| elementwise(a, 0, 0).1[1].loads[1] = Operand::Plain { plaintext: 1, limb: 1 } => "does not exist";
-    weight_param_unused: |a| a.functions[0].weight_params = 2 => "2 weight parameters and reads fewer";
-    weight_param_index: |a| a.functions[0].plaintexts[0].weight = WeightRef::Param(1) => "parameter that does not exist";
+    weight_param_unused: |a| a.programs[0][0].weight_params = 2 => "2 weight parameters and reads fewer";
+    weight_param_index: |a| a.programs[0][0].plaintexts[0].weight = WeightRef::Param(1) => "parameter that does not exist";
     weight_index: |a| call(a).2[0] = WeightRef::Weight(WeightId(4)) => "weight that does not exist";
     weight_count: |a| call(a).2.clear() => "it binds 0 weights, its callee has 1";
-    frame_too_large: |a| a.functions[0].frame = u32::MAX => "its frame has 4294967295 slots";
-    frame_too_small: |a| a.functions[0].frame = 1 => "Local(1) cannot be written";
-    call_forward: |a| match &mut a.functions[1].steps[0] {
+    frame_too_large: |a| a.programs[0][0].frame = u32::MAX => "its frame has 4294967295 slots";
+    frame_too_small: |a| a.programs[0][0].frame = 1 => "Local(1) cannot be written";
+    call_forward: |a| match &mut a.programs[0][1].steps[0] {
         Step::Call { function, .. } => *function = FunctionId(1),
         _ => panic!(),
     } => "calls function 1, which does not stand before";
@@ -209,18 +209,18 @@ rejected! {
     call_plain_arg: |a| call(a).0[0] = Operand::Plain { plaintext: 0, limb: 0 } => "cannot be read here";
     call_aliased: |a| {
         let result = call(a).1[0];
-        match &mut a.functions[1].steps[1] {
+        match &mut a.programs[0][1].steps[1] {
             Step::Call { args, results, .. } => { args[0] = result; results[0] = result; }
             _ => panic!(),
         }
     } => "is written while the same step reads it";
     call_result_twice: |a| { let first = call(a).1[0]; call(a).1[1] = first; } => "is written twice in one step";
     call_other_prime: |a| call(a).0.swap(0, 1) => "there is no Arg(1) modulo p0";
-    call_stage: |a| match &mut a.functions[1].steps[0] {
+    call_stage: |a| match &mut a.programs[0][1].steps[0] {
         Step::Call { stage, .. } => *stage = StageId(1),
         _ => panic!(),
     } => "its stage is not one of 1";
-    stage_index: |a| match &mut a.functions[0].steps[0] {
+    stage_index: |a| match &mut a.programs[0][0].steps[0] {
         Step::Launch(kernel) => kernel.stage = StageId(1),
         _ => panic!(),
     } => "its stage is not one of 1";
@@ -241,7 +241,7 @@ rejected! {
     read_other_prime: |a| transform(a, 1).blocks[0].loads[0] = Operand::Local(1) => "is read modulo p0, it holds a limb modulo p1";
     read_by_another_block: |a| {
         let read = elementwise(a, 1, 3).1[0].loads[0];
-        let spare = Operand::Local(a.functions[1].frame - 1);
+        let spare = Operand::Local(a.programs[0][1].frame - 1);
         elementwise(a, 1, 3).1[0].stores[1] = spare;
         elementwise(a, 1, 3).1[1].stores[1] = read;
     } => "is written while the same step reads it";
@@ -288,11 +288,11 @@ rejected! {
 #[test]
 fn calls_nest_only_so_deep() {
     let mut artifact = sample();
-    let main = artifact.functions.pop().unwrap();
-    let first = artifact.functions[0].clone();
+    let main = artifact.programs[0].pop().unwrap();
+    let first = artifact.programs[0][0].clone();
     let count = first.args.len() as u32;
     for depth in 1..MAX_CALL_DEPTH as u32 {
-        artifact.functions.push(Function {
+        artifact.programs[0].push(Function {
             name: format!("f{depth}"),
             frame: 0,
             plaintexts: vec![],
@@ -306,12 +306,12 @@ fn calls_nest_only_so_deep() {
             ..first.clone()
         });
     }
-    artifact.functions.push(main);
+    artifact.programs[0].push(main);
     artifact.validate().expect("the entry does not call the chain");
-    let last = artifact.functions.len() as u32 - 2;
-    match &mut artifact.functions.last_mut().unwrap().steps[0] {
+    let last = artifact.programs[0].len() as u32 - 2;
+    match &mut artifact.programs[0].last_mut().unwrap().steps[0] {
         Step::Call { function, .. } => *function = FunctionId(last),
-        Step::Launch(_) => panic!("the first step is a call"),
+        _ => panic!("the first step is a call"),
     }
     let message = artifact.validate().unwrap_err().to_string();
     assert!(message.contains("calls nest deeper than 64"), "{message}");

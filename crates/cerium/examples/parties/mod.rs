@@ -72,7 +72,7 @@ pub(crate) struct WeightBytes {
 
 impl WeightBytes {
     fn of(artifact: &Artifact, params: &Params) -> Result<Self> {
-        let plan = PlaintextPlan::new(artifact)?;
+        let plan = PlaintextPlan::new(artifact, cerium::artifact::DeviceId::default())?;
         let raw = artifact.tensors.iter().map(|tensor| tensor.values.bytes()).sum();
         Ok(Self { raw, sparse: plan.bytes(), dense: plan.dense_bytes(params) })
     }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use cerium_artifact::kernel::{Block, Body, Half, Instruction, Program, Transform};
-use cerium_artifact::{Function, Operand, Step, WeightRef};
+use cerium_artifact::{Function, Incoming, Movement, Operand, Outgoing, Step, WeightRef};
 
 /// Prints a function's schedule, one launch a line and one block a line below it.
 ///
@@ -53,9 +53,33 @@ pub fn write(function: &Function) -> String {
                     weights.len()
                 );
             }
+            Step::Start(collective) => write_collective(&mut out, &collective.movement),
+            Step::Finish(number) => {
+                let _ = writeln!(out, "  finish {number}");
+            }
         }
     }
     out
+}
+
+fn write_collective(out: &mut String, movement: &Movement) {
+    match movement {
+        Movement::Exchange { sends, receives } => {
+            out.push_str("  start exchange\n");
+            for Outgoing { to, prime, limb } in sends {
+                let _ = writeln!(out, "    {prime}: {} -> {to}", operands(&[*limb]));
+            }
+            for Incoming { from, prime, limb } in receives {
+                let _ = writeln!(out, "    {prime}: {from} -> {}", operands(&[*limb]));
+            }
+        }
+        Movement::AllReduce { limbs } => {
+            out.push_str("  start all_reduce\n");
+            for (prime, limb) in limbs {
+                let _ = writeln!(out, "    {prime}: {}", operands(&[*limb]));
+            }
+        }
+    }
 }
 
 fn write_body(out: &mut String, body: &Body) {

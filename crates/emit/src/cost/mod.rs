@@ -20,7 +20,9 @@ use std::collections::HashMap;
 
 use cerium_artifact::cost::calls;
 use cerium_artifact::kernel::Body;
-use cerium_artifact::{Artifact, Function, FunctionId, Kernel, Operand, StageId, Step, WeightId, WeightRef};
+use cerium_artifact::{
+    Artifact, DeviceId, Function, FunctionId, Kernel, Operand, StageId, Step, WeightId, WeightRef,
+};
 use cerium_ckks::params::Params;
 
 use crate::cuda::Emitter;
@@ -113,7 +115,7 @@ impl Prediction {
 
 /// Predicts the time of a run of a validated artifact under its parameters.
 pub fn predict(artifact: &Artifact, params: &Params, gpu: &Gpu) -> Prediction {
-    let functions = &artifact.functions;
+    let functions = artifact.functions(DeviceId::default());
     let mut walk = Walk {
         functions,
         params,
@@ -182,6 +184,7 @@ impl Walk<'_> {
         for (number, step) in function.steps.iter().enumerate() {
             match step {
                 Step::Launch(kernel) => self.kernel(index, number, kernel, places),
+                Step::Start(_) | Step::Finish(_) => {}
                 Step::Call { function: callee, args, results, weights, .. } => {
                     let slots = |operands: &[Operand]| -> Vec<u64> {
                         operands.iter().filter_map(|&operand| places.slot(operand)).collect()

@@ -81,7 +81,8 @@ fn artifact(functions: Vec<Function>) -> (Artifact, Params) {
     let artifact = Artifact {
         name: "test".into(),
         params: params.spec().clone(),
-        functions,
+        programs: vec![functions],
+        homes: vec![],
         inputs: Vec::new(),
         outputs: Vec::new(),
         keys: Vec::new(),

@@ -220,7 +220,8 @@ mod tests {
         Artifact {
             name: "plaintexts".into(),
             params: params.spec().clone(),
-            functions: vec![main],
+            programs: vec![vec![main]],
+            homes: Vec::new(),
             inputs: vec![],
             outputs: vec![],
             keys: vec![],
@@ -246,7 +247,7 @@ mod tests {
             };
             let params = Params::new(ParamsSpec::insecure(log_n, 40, 4, 3).unwrap()).unwrap();
             let artifact = artifact(&params, &mut rng);
-            let plan = PlaintextPlan::new(&artifact).unwrap();
+            let plan = PlaintextPlan::new(&artifact, cerium_artifact::DeviceId::default()).unwrap();
             let encoder = PlaintextEncoder::new(&artifact, &plan, &params);
             let ids: Vec<PlaintextId> = plan.ids().collect();
             let mut device = CudaDevice::on(Box::new(host), false);

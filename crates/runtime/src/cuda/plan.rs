@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use cerium_artifact::cost::kernel_cost;
 use cerium_artifact::kernel::Half;
-use cerium_artifact::{Artifact, Function, Operand, StageId};
+use cerium_artifact::{Artifact, DeviceId, Function, Operand, StageId};
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::params::Params;
 use cerium_emit::cuda::abi::{Pointer, bind_source, code};
@@ -25,7 +25,7 @@ use crate::profile::{KernelClass, UsageTable};
 /// to have compiled before it runs the program.
 pub fn sources(artifact: &Artifact) -> Result<Vec<Source>, SessionError> {
     let params = artifact.validate()?;
-    let plaintexts = PlaintextPlan::new(artifact)?;
+    let plaintexts = PlaintextPlan::new(artifact, DeviceId::default())?;
     let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
     let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
     let periods = movable_periods(artifact, &plaintexts, ON_THE_WAY);

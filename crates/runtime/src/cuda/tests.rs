@@ -283,7 +283,8 @@ impl Case {
         let artifact = Artifact {
             name: "scaled twice".into(),
             params: params.spec().clone(),
-            functions: vec![scaled, main],
+            programs: vec![vec![scaled, main]],
+            homes: Vec::new(),
             inputs: vec![port("x")],
             outputs: vec![port("y")],
             keys: vec![request],

@@ -8,7 +8,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use cerium_artifact::{
-    Artifact, GatherId, MatrixBlock, Plaintext, Recipe, Step, TensorId, WeightId, WeightRef,
+    Artifact, DeviceId, Function, GatherId, MatrixBlock, Plaintext, Recipe, Step, TensorId, WeightId,
+    WeightRef,
 };
 use cerium_ckks::basis::{Basis, Scale};
 use cerium_ckks::encoding::EncodingError;
@@ -142,20 +143,22 @@ impl Identity {
     }
 }
 
-/// The encodings that a program needs.
+/// The encodings that one device of a program needs.
 #[derive(Clone, Debug)]
 pub struct PlaintextPlan {
+    device: DeviceId,
     encodings: Vec<Encoding>,
     /// For each function and each of its plaintexts, the encoding for each weight that can be bound.
     ids: Vec<Vec<HashMap<WeightId, PlaintextId>>>,
 }
 
 impl PlaintextPlan {
-    /// The plan for a validated artifact.
+    /// The plan for a device of a validated artifact.
     ///
     /// # Errors
     /// [`PlaintextError::TooMany`].
-    pub fn new(artifact: &Artifact) -> Result<PlaintextPlan, PlaintextError> {
+    pub fn new(artifact: &Artifact, device: DeviceId) -> Result<PlaintextPlan, PlaintextError> {
+        let functions = artifact.functions(device);
         let mut first: HashMap<Identity, WeightId> = HashMap::new();
         let representative: Vec<WeightId> = artifact
             .weights
@@ -163,7 +166,7 @@ impl PlaintextPlan {
             .enumerate()
             .map(|(index, recipe)| *first.entry(Identity::of(recipe)).or_insert(WeightId(index as u32)))
             .collect();
-        let bound = bindings(artifact).ok_or(PlaintextError::TooMany)?;
+        let bound = bindings(functions).ok_or(PlaintextError::TooMany)?;
         let mut encodings = Vec::new();
         let mut known: HashMap<(WeightId, Basis, u64, u32), PlaintextId> = HashMap::new();
         let mut encode = |weight: WeightId, plaintext: &Plaintext| {
@@ -174,8 +177,8 @@ impl PlaintextPlan {
                 PlaintextId(encodings.len() as u32 - 1)
             })
         };
-        let mut ids = Vec::with_capacity(artifact.functions.len());
-        for (function, bound) in artifact.functions.iter().zip(&bound) {
+        let mut ids = Vec::with_capacity(functions.len());
+        for (function, bound) in functions.iter().zip(&bound) {
             let Some(bound) = bound else {
                 ids.push(Vec::new()); // never called
                 continue;
@@ -188,7 +191,12 @@ impl PlaintextPlan {
             };
             ids.push(function.plaintexts.iter().map(of_plaintext).collect());
         }
-        Ok(PlaintextPlan { encodings, ids })
+        Ok(PlaintextPlan { device, encodings, ids })
+    }
+
+    /// The device that it is for.
+    pub fn device(&self) -> DeviceId {
+        self.device
     }
 
     /// The encoding of a function's plaintext when `weight` is bound to it.
@@ -248,15 +256,15 @@ type Bound = Vec<BTreeSet<WeightId>>;
 
 /// The weights that calls can bind to the parameters of each function, `None` for functions that the entry does not
 /// reach; or `None` if there are more than [`MAX_BINDINGS`].
-fn bindings(artifact: &Artifact) -> Option<Vec<Option<Bound>>> {
-    let mut bound: Vec<Option<Bound>> = vec![None; artifact.functions.len()];
+fn bindings(functions: &[Function]) -> Option<Vec<Option<Bound>>> {
+    let mut bound: Vec<Option<Bound>> = vec![None; functions.len()];
     *bound.last_mut()? = Some(Vec::new());
     let mut count = 0;
     // Callers stand after their callees, so all bindings of a function are known when its turn comes.
-    for index in (0..artifact.functions.len()).rev() {
+    for index in (0..functions.len()).rev() {
         let (callees, own) = bound.split_at_mut(index);
         let Some(own) = &own[0] else { continue };
-        for step in &artifact.functions[index].steps {
+        for step in &functions[index].steps {
             let Step::Call { function, weights, .. } = step else { continue };
             let params =
                 callees[function.0 as usize].get_or_insert_with(|| vec![BTreeSet::new(); weights.len()]);

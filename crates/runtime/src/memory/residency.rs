@@ -64,7 +64,7 @@ impl Residency {
     /// # Panics
     /// If the plan is of another artifact.
     pub fn all(artifact: &Artifact, plan: &PlaintextPlan) -> Residency {
-        let spans = spans(artifact, |_, _| 0, usize::MAX);
+        let spans = spans(artifact.functions(plan.device()), |_, _| 0, usize::MAX);
         Residency {
             resident: vec![Some(Form::Limbs); plan.len()],
             slots: Vec::new(),
@@ -103,7 +103,8 @@ impl Residency {
             let movable = plan.bound(function, plaintext).filter(|id| moving[id.index()].is_some());
             movable.map(size).max().unwrap_or(0)
         };
-        let least = spans(artifact, words, 0).iter().map(|span| total(&span.2)).max().unwrap_or(0);
+        let functions = artifact.functions(plan.device());
+        let least = spans(functions, words, 0).iter().map(|span| total(&span.2)).max().unwrap_or(0);
         let all: usize = plan.ids().map(size).sum();
         let needed = (aligned(fixed) + least).min(all);
         if needed > budget {
@@ -111,8 +112,8 @@ impl Residency {
         }
         // Half of what is left is enough for the buffer; where a run takes less, it becomes less.
         let spans = match all <= budget {
-            true => spans(artifact, |_, _| 0, usize::MAX),
-            false => spans(artifact, words, least.max((budget - aligned(fixed)) / 2)),
+            true => spans(artifact.functions(plan.device()), |_, _| 0, usize::MAX),
+            false => spans(functions, words, least.max((budget - aligned(fixed)) / 2)),
         };
         let working = spans.iter().map(|span| total(&span.2)).max().unwrap_or(0);
         let mut residency = Residency {
@@ -316,9 +317,9 @@ fn total(plaintexts: &BTreeMap<usize, usize>) -> usize {
 
 /// Splits all functions at their calls, and where the plaintexts of a span would take more than `limit` words (those of a
 /// single kernel may). `words` tells what a plaintext of a function takes.
-fn spans(artifact: &Artifact, words: impl Fn(usize, usize) -> usize, limit: usize) -> Vec<Span> {
+fn spans(functions: &[Function], words: impl Fn(usize, usize) -> usize, limit: usize) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
-    for (index, function) in artifact.functions.iter().enumerate() {
+    for (index, function) in functions.iter().enumerate() {
         let id = FunctionId(index as u32);
         let mut open = false;
         for (at, step) in function.steps.iter().enumerate() {
@@ -353,7 +354,7 @@ fn spans(artifact: &Artifact, words: impl Fn(usize, usize) -> usize, limit: usiz
     spans
 }
 
-/// The plaintexts that a step reads; `None` for a call.
+/// The plaintexts that a step reads; `None` for what ends a run of kernels: calls and collectives.
 fn plaintexts(step: &Step, function: &Function) -> Option<BTreeSet<usize>> {
     let Step::Launch(kernel) = step else { return None };
     if function.plaintexts.is_empty() {
@@ -369,10 +370,11 @@ fn plaintexts(step: &Step, function: &Function) -> Option<BTreeSet<usize>> {
 
 /// How often a run of the program activates a function with each encoding bound to one of its plaintexts.
 fn uses(artifact: &Artifact, plan: &PlaintextPlan) -> Vec<u64> {
+    let functions = artifact.functions(plan.device());
     let mut uses = vec![0u64; plan.len()];
-    let mut open: Vec<(usize, Vec<WeightId>)> = vec![(artifact.functions.len() - 1, Vec::new())];
+    let mut open: Vec<(usize, Vec<WeightId>)> = vec![(functions.len() - 1, Vec::new())];
     while let Some((index, bound)) = open.pop() {
-        let function = &artifact.functions[index];
+        let function = &functions[index];
         for (plaintext, known) in function.plaintexts.iter().enumerate() {
             let id = plan.id(index, plaintext, known.weight.resolve(&bound));
             uses[id.index()] = uses[id.index()].saturating_add(1);

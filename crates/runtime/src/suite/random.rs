@@ -91,7 +91,8 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8) -> Artifact {
     let artifact = Artifact {
         name: "random".into(),
         params: params.spec().clone(),
-        functions,
+        programs: vec![functions],
+        homes: Vec::new(),
         inputs: vec![port("x", 1)],
         outputs: vec![port("y", 4)],
         keys,

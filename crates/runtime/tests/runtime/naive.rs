@@ -43,11 +43,11 @@ impl<'a> Naive<'a> {
 
     /// The result limbs of the entry.
     pub(crate) fn run(&mut self, args: &[Limb]) -> Vec<Limb> {
-        self.call(self.artifact.functions.len() - 1, args, vec![])
+        self.call(self.artifact.programs[0].len() - 1, args, vec![])
     }
 
     fn call(&mut self, function: usize, args: &[Limb], weights: Vec<WeightId>) -> Vec<Limb> {
-        let function = &self.artifact.functions[function];
+        let function = &self.artifact.programs[0][function];
         let mut activation = Activation {
             function,
             args,
@@ -69,6 +69,7 @@ impl<'a> Naive<'a> {
                     }
                     self.caller = caller;
                 }
+                Step::Start(_) | Step::Finish(_) => unreachable!("the program of one device moves no limbs"),
             }
         }
         activation.results

@@ -177,7 +177,7 @@ fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
 fn an_invalid_artifact_is_refused() {
     let Case { mut artifact, params, keys, .. } = Case::random(&mut fresh_rng(), 4);
     let keys = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
-    artifact.functions[0].frame = u32::MAX;
+    artifact.programs[0][0].frame = u32::MAX;
     let error = Session::new(&artifact, keys, Box::new(NullDevice::new()), 1, &silent).err().unwrap();
     assert!(matches!(error, SessionError::Artifact(_)), "{error}");
 }
@@ -204,7 +204,7 @@ fn a_weight_beyond_the_modulus_is_named() {
 fn a_flood_of_bindings_is_refused() {
     let Case { mut artifact, params, .. } = Case::random(&mut fresh_rng(), 4);
     let weights = 2_100;
-    let entry = artifact.functions.pop().unwrap();
+    let entry = artifact.programs[0].pop().unwrap();
     let plaintext = Plaintext { weight: WeightRef::Param(0), ..entry.plaintexts[2] };
     let copy = |primes: &[PrimeIndex]| {
         let operands =
@@ -247,7 +247,7 @@ fn a_flood_of_bindings_is_refused() {
     let (args, results) = (entry.args.clone(), entry.results.clone());
     let main = Function { args, results, steps, ..function("main", 0) };
     artifact.weights = vec![artifact.weights[2]; weights as usize];
-    artifact.functions = vec![wide, fan, main];
+    artifact.programs[0] = vec![wide, fan, main];
     assert_eq!(artifact.validate().unwrap(), params);
     let error = measure(&artifact).unwrap_err();
     assert!(matches!(error, SessionError::Plaintext(PlaintextError::TooMany)), "{error}");

@@ -36,7 +36,8 @@ pub(super) fn transform(params: &Params, level: Level, forward: bool) -> Artifac
     Artifact {
         name: if forward { "ntt" } else { "intt" }.into(),
         params: params.spec().clone(),
-        functions: vec![main],
+        programs: vec![vec![main]],
+        homes: Vec::new(),
         inputs: vec![port("x")],
         outputs: vec![port("y")],
         keys: vec![],

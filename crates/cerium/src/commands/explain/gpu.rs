@@ -1,7 +1,7 @@
 //! The predicted time of a program on a GPU that is not at hand.
 
 use cerium_artifact::cost::program_cost;
-use cerium_artifact::{Artifact, PassFigures, StageId};
+use cerium_artifact::{Artifact, DeviceId, PassFigures, StageId};
 use cerium_ckks::params::Params;
 use cerium_emit::cost::{Bound, Gpu, KernelTotal, Prediction, predict};
 use serde_json::{Map, Value, json};
@@ -131,7 +131,7 @@ impl GpuReport {
     pub(super) fn to_json(&self, program: &Program) -> Map<String, Value> {
         let Program { artifact, params, .. } = program;
         let prediction = &self.prediction;
-        let cost = program_cost(&artifact.functions, params.log_n());
+        let cost = program_cost(artifact.functions(DeviceId::default()), params.log_n());
         let mut report = json!({
             "device": self.gpu.name,
             "predicted_ms": 1e3 * prediction.seconds(),

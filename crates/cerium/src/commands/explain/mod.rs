@@ -11,7 +11,7 @@ mod text;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cerium_artifact::Artifact;
+use cerium_artifact::{Artifact, DeviceId};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::BootstrapKind;
 use cerium_compiler::dsl::SourceProgram;
@@ -66,7 +66,11 @@ impl Explain {
     pub(crate) fn run(self) -> Result<()> {
         let (program, source) = self.open()?;
         let measured = self.measured.as_deref().map(|path| Measured::read(path, &program)).transpose()?;
-        let costs = measure_within(&program.artifact, self.plaintext_memory.unwrap_or(u64::MAX))?;
+        let costs = measure_within(
+            &program.artifact,
+            DeviceId::default(),
+            self.plaintext_memory.unwrap_or(u64::MAX),
+        )?;
         let (device, predicted) = match self.device {
             Some(gpu) => {
                 let before = source.map(|source| before_fusion(&source)).transpose()?;
