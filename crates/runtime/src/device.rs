@@ -130,6 +130,9 @@ pub trait Device: Send {
     /// Makes the evaluation keys available to kernels, in the order of the artifact's manifest.
     fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError>;
 
+    /// Words of a slot: N of the parameters that it was prepared with.
+    fn limb_words(&self) -> usize;
+
     /// Copies a limb of N canonical words into a slot.
     fn upload(&mut self, to: Address, words: &[u32]) -> Result<(), DeviceError>;
 

@@ -5,6 +5,7 @@
 //! weights, and for each run hands the schedule ([`executor`]) to the device. [`CpuDevice`] computes;
 //! [`null`] only counts.
 
+pub mod collectives;
 pub mod cpu;
 pub mod cuda;
 pub mod device;

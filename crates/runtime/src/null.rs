@@ -21,6 +21,7 @@ pub struct NullDevice {
     runs: Vec<UsageTable>,
     used: UsageTables,
     pool_bytes: u64,
+    limb_words: usize,
 }
 
 impl NullDevice {
@@ -52,6 +53,7 @@ impl Device for NullDevice {
         };
         self.runs = runs.iter().map(cost).collect();
         self.used = UsageTables::new(stages);
+        self.limb_words = params.n();
         self.pool_bytes = limbs * 4 * params.n() as u64;
         Ok(())
     }
@@ -75,6 +77,10 @@ impl Device for NullDevice {
 
     fn load_keys(&mut self, _: Arc<KeyStore>) -> Result<(), DeviceError> {
         Ok(())
+    }
+
+    fn limb_words(&self) -> usize {
+        self.limb_words
     }
 
     fn upload(&mut self, _: Address, _: &[u32]) -> Result<(), DeviceError> {

@@ -160,6 +160,10 @@ impl Device for CpuDevice {
         Ok(())
     }
 
+    fn limb_words(&self) -> usize {
+        self.pool.limb_words()
+    }
+
     fn upload(&mut self, to: Address, words: &[u32]) -> Result<(), DeviceError> {
         self.pool.words_mut(to).copy_from_slice(words);
         Ok(())

@@ -326,6 +326,10 @@ impl Device for CudaDevice {
         Ok(())
     }
 
+    fn limb_words(&self) -> usize {
+        (self.limb_bytes / 4) as usize
+    }
+
     fn upload(&mut self, to: Address, words: &[u32]) -> Result<(), DeviceError> {
         Ok(self.gpu.write(self.slot(to), bytemuck::cast_slice(words))?)
     }

@@ -78,6 +78,11 @@ impl Pool {
         4 * (self.limbs * self.stride) as u64
     }
 
+    /// Words of a slot.
+    pub(crate) fn limb_words(&self) -> usize {
+        self.n
+    }
+
     /// A slot, for someone who has the whole pool.
     pub(crate) fn words_mut(&mut self, address: Address) -> &mut [u32] {
         // SAFETY: the exclusive borrow of the pool is one of every slot.

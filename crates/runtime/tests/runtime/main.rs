@@ -1,5 +1,6 @@
 //! The runtime, held against straightforward code.
 
+mod collectives;
 mod cuda;
 mod keys;
 mod naive;
