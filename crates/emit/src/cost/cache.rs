@@ -57,6 +57,14 @@ impl Cache {
         self.put(object, bytes, true)
     }
 
+    /// Forgets an object that somebody else overwrites in memory.
+    pub(super) fn forget(&mut self, object: Object) {
+        if let Some(old) = self.entries.remove(&object) {
+            self.order.remove(&(stays(object), old.used_at));
+            self.used -= old.bytes;
+        }
+    }
+
     /// Forgets everything, as if something else had run; the bytes written back.
     pub(super) fn clear(&mut self) -> u64 {
         let dirty = self.entries.values().filter(|entry| entry.dirty).map(|entry| entry.bytes).sum();
@@ -104,6 +112,8 @@ mod tests {
         assert_eq!(cache.read(d, 10), 10, "b leaves, which memory has");
         assert_eq!(cache.read(b, 10), 10 + 10, "a leaves, which memory has not");
         assert_eq!(cache.read(a, 10), 10);
+        cache.forget(a);
+        assert_eq!(cache.read(a, 10), 10, "what was forgotten is fetched");
         assert_eq!(cache.clear(), 0);
     }
 

@@ -1,5 +1,9 @@
 //! The devices whose time is predicted: what their makers say of them, what was measured on them, and who says so.
 
+use super::interconnect::{
+    INFINIBAND_HDR, INFINIBAND_NDR, Link, NVLINK_3, NVLINK_4, NVLINK_5, PCIE_4, PCIE_5,
+};
+
 /// A figure with its origin.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Figure {
@@ -9,7 +13,7 @@ pub struct Figure {
     pub source: &'static str,
 }
 
-const fn figure(value: f64, source: &'static str) -> Figure {
+pub(super) const fn figure(value: f64, source: &'static str) -> Figure {
     Figure { value, source }
 }
 
@@ -50,6 +54,12 @@ pub struct Gpu {
     pub arithmetic_share: Figure,
     /// Bytes that a multiprocessor moves from or to shared memory in a clock.
     pub shared: Figure,
+    /// What joins the devices of a node.
+    pub nvlink: Link,
+    /// What joins them where there is no NVLink.
+    pub pcie: Link,
+    /// What joins nodes.
+    pub network: Link,
 }
 
 const GUIDE: &str =
@@ -89,6 +99,9 @@ pub const GPUS: [Gpu; 4] = [
         reversals: figure(16.0, GUIDE),
         arithmetic_share: figure(0.8, ARITHMETIC),
         shared: figure(128.0, SHARED),
+        nvlink: NVLINK_3,
+        pcie: PCIE_4,
+        network: INFINIBAND_HDR,
     },
     Gpu {
         name: "h100",
@@ -108,6 +121,9 @@ pub const GPUS: [Gpu; 4] = [
         reversals: figure(16.0, GUIDE),
         arithmetic_share: figure(0.8, ARITHMETIC),
         shared: figure(128.0, SHARED),
+        nvlink: NVLINK_4,
+        pcie: PCIE_5,
+        network: INFINIBAND_NDR,
     },
     Gpu {
         name: "h200",
@@ -134,6 +150,9 @@ pub const GPUS: [Gpu; 4] = [
         reversals: figure(16.0, GUIDE),
         arithmetic_share: figure(0.8, ARITHMETIC),
         shared: figure(128.0, SHARED),
+        nvlink: NVLINK_4,
+        pcie: PCIE_5,
+        network: INFINIBAND_NDR,
     },
     Gpu {
         name: "b200",
@@ -156,6 +175,9 @@ pub const GPUS: [Gpu; 4] = [
         reversals: figure(16.0, "assumed: that of the H200"),
         arithmetic_share: figure(0.8, ARITHMETIC),
         shared: figure(128.0, SHARED),
+        nvlink: NVLINK_5,
+        pcie: PCIE_5,
+        network: INFINIBAND_NDR,
     },
 ];
 

@@ -8,20 +8,26 @@
 //! The program is walked in the order of its schedule with a model of the L2 cache, so that a limb that was just written is
 //! read from there, and the halves of a transform exchange it there as long as their launch fits. A function is walked at its
 //! first call, with nothing in the cache; all other calls are taken to cost the same.
+//!
+//! Programs of several devices are predicted for each of them, and then put together ([`timeline`]) with what their collectives
+//! take ([`interconnect`]).
 
 mod cache;
 mod demand;
 mod device;
+mod group;
+pub mod interconnect;
 mod roofline;
 #[cfg(test)]
 mod tests;
+pub mod timeline;
 
 use std::collections::HashMap;
 
 use cerium_artifact::cost::calls;
 use cerium_artifact::kernel::Body;
 use cerium_artifact::{
-    Artifact, DeviceId, Function, FunctionId, Kernel, Operand, StageId, Step, WeightId, WeightRef,
+    Artifact, DeviceId, Function, FunctionId, Kernel, Movement, Operand, StageId, Step, WeightId, WeightRef,
 };
 use cerium_ckks::params::Params;
 
@@ -30,9 +36,12 @@ use cache::{Cache, Object};
 use demand::{Item, demands};
 
 pub use device::{Figure, GPUS, Gpu};
+pub use group::{GroupPrediction, predict_group};
+pub use interconnect::{Group, Link};
 pub use roofline::{Bound, Time};
+pub use timeline::{DeviceTimeline, Spent, Timeline};
 
-/// The predicted time of a program.
+/// The predicted time of the kernels of a device.
 #[derive(Clone, Debug)]
 pub struct Prediction {
     /// Every launch of every function.
@@ -113,9 +122,14 @@ impl Prediction {
     }
 }
 
-/// Predicts the time of a run of a validated artifact under its parameters.
+/// Predicts the time of a run of a validated artifact for one device under its parameters.
 pub fn predict(artifact: &Artifact, params: &Params, gpu: &Gpu) -> Prediction {
-    let functions = artifact.functions(DeviceId::default());
+    predict_device(artifact, params, gpu, DeviceId::default())
+}
+
+/// As [`predict`], for the kernels of any device of an artifact.
+pub fn predict_device(artifact: &Artifact, params: &Params, gpu: &Gpu, device: DeviceId) -> Prediction {
+    let functions = artifact.functions(device);
     let mut walk = Walk {
         functions,
         params,
@@ -184,7 +198,8 @@ impl Walk<'_> {
         for (number, step) in function.steps.iter().enumerate() {
             match step {
                 Step::Launch(kernel) => self.kernel(index, number, kernel, places),
-                Step::Start(_) | Step::Finish(_) => {}
+                Step::Start(collective) => self.receive(&collective.movement, places),
+                Step::Finish(_) => {}
                 Step::Call { function: callee, args, results, weights, .. } => {
                     let slots = |operands: &[Operand]| -> Vec<u64> {
                         operands.iter().filter_map(|&operand| places.slot(operand)).collect()
@@ -203,6 +218,16 @@ impl Walk<'_> {
                 }
             }
         }
+    }
+
+    /// What other devices write is in memory.
+    fn receive(&mut self, movement: &Movement, places: &Places) {
+        let slots: Vec<Operand> = match movement {
+            Movement::Exchange { receives, .. } => receives.iter().map(|limb| limb.limb).collect(),
+            Movement::AllReduce { limbs } => limbs.iter().map(|limb| limb.1).collect(),
+        };
+        let slots = slots.into_iter().filter_map(|operand| places.slot(operand));
+        slots.for_each(|slot| self.cache.forget(Object::Slot(slot)));
     }
 
     fn kernel(&mut self, index: usize, step: usize, kernel: &Kernel, places: &Places) {

@@ -1,11 +1,14 @@
 use cerium_artifact::kernel::{Block, Body, Half, Instruction, Program, Transform};
-use cerium_artifact::{Artifact, Function, FunctionId, Kernel, Operand, StageId, Step};
-use cerium_ckks::basis::PrimeIndex;
+use cerium_artifact::{
+    Artifact, Collective, DeviceId, Function, FunctionId, Incoming, Kernel, Movement, Operand, Outgoing,
+    Stage, StageId, Step,
+};
+use cerium_ckks::basis::{Level, PrimeIndex};
 use cerium_ckks::params::{Params, ParamsSpec};
 
 use super::demand::{Demand, Work};
 use super::roofline::time;
-use super::{Bound, Gpu, predict};
+use super::{Bound, Gpu, Group, Prediction, predict, predict_group};
 
 const LOG_N: u32 = 13;
 const LIMB: u64 = 4 << LOG_N;
@@ -15,7 +18,7 @@ fn h200() -> &'static Gpu {
     Gpu::named("h200").unwrap()
 }
 
-fn near(a: f64, b: f64) -> bool {
+pub(super) fn near(a: f64, b: f64) -> bool {
     (a / b - 1.0).abs() < 1e-9
 }
 
@@ -76,13 +79,13 @@ fn function(name: &str, args: usize, steps: Vec<Step>) -> Function {
     }
 }
 
-fn artifact(functions: Vec<Function>) -> (Artifact, Params) {
+pub(super) fn artifact(programs: Vec<Vec<Function>>) -> (Artifact, Params) {
     let params = Params::new(ParamsSpec::insecure(LOG_N as u8, 40, 2, 3).unwrap()).unwrap();
     let artifact = Artifact {
         name: "test".into(),
         params: params.spec().clone(),
-        programs: vec![functions],
-        homes: vec![],
+        programs,
+        homes: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         keys: Vec::new(),
@@ -106,7 +109,7 @@ fn what_was_just_made_is_read_from_the_cache() {
         sum([Operand::Local(0), Operand::Arg(0)], Operand::Local(1)),
         sum([Operand::Local(1), key], Operand::Result(0)),
     ];
-    let (artifact, params) = artifact(vec![function("main", 1, steps)]);
+    let (artifact, params) = artifact(vec![vec![function("main", 1, steps)]]);
     let prediction = predict(&artifact, &params, h200());
     assert_eq!(prediction.count(), 3);
     assert_eq!(prediction.dram_bytes(), 2 * LIMB, "the argument and the key, once each");
@@ -132,7 +135,7 @@ fn functions_count_as_often_as_they_are_called() {
         call(Operand::Local(0), Operand::Local(1)),
         call(Operand::Local(1), Operand::Result(0)),
     ];
-    let (artifact, params) = artifact(vec![function("double", 1, body), function("main", 1, calls)]);
+    let (artifact, params) = artifact(vec![vec![function("double", 1, body), function("main", 1, calls)]]);
     let prediction = predict(&artifact, &params, h200());
     assert_eq!((prediction.launches.len(), prediction.count()), (1, 3));
     let one = prediction.launches[0].time.seconds;
@@ -157,10 +160,49 @@ fn a_large_transform_is_two_launches_that_exchange_in_the_cache() {
         blocks: vec![block],
     });
     let step = Step::Launch(Kernel { stage: StageId(0), body });
-    let (artifact, params) = artifact(vec![function("main", 1, vec![step])]);
+    let (artifact, params) = artifact(vec![vec![function("main", 1, vec![step])]]);
     let prediction = predict(&artifact, &params, h200());
     assert_eq!(prediction.count(), 2);
     let factors = 1 << LOG_N;
     assert_eq!(prediction.dram_bytes(), LIMB + factors, "the limb and the factors come from memory");
     assert_eq!(prediction.l2_bytes(), 4 * LIMB + factors);
+}
+
+/// Two devices that add, exchange their sums beside another sum, and add what they got.
+#[test]
+fn devices_exchange_while_kernels_run() {
+    let program = |peer: u16| {
+        let (own, got, peer) = (Operand::Local(0), Operand::Local(1), DeviceId(peer));
+        let movement = Movement::Exchange {
+            sends: vec![Outgoing { to: peer, prime: PRIME, limb: own }],
+            receives: vec![Incoming { from: peer, prime: PRIME, limb: got }],
+        };
+        let steps = vec![
+            sum([Operand::Arg(0), Operand::Arg(0)], own),
+            Step::Start(Collective { stage: StageId(0), movement }),
+            sum([own, Operand::Arg(0)], Operand::Result(0)),
+            Step::Finish(0),
+            sum([own, got], Operand::Result(0)),
+        ];
+        vec![function("main", 1, steps)]
+    };
+    let (mut artifact, params) = artifact(vec![program(1), program(0)]);
+    let stage = Stage {
+        name: "sum".into(),
+        level_in: Level(0),
+        level_out: Level(0),
+        operations: Vec::new(),
+        error: 0.0,
+    };
+    artifact.stages.push(stage);
+    let gpu = h200();
+    let prediction = predict_group(&artifact, &params, gpu, &Group::new(2, 1, gpu.nvlink, gpu.network));
+    // The argument and what was received come from memory.
+    assert_eq!(prediction.devices.iter().map(Prediction::dram_bytes).collect::<Vec<_>>(), [2 * LIMB; 2]);
+    let [first, beside, last] = [0, 1, 2].map(|launch| prediction.devices[0].launches[launch].time.seconds);
+    // Over NVLink a limb takes longer than the sum that is beside it.
+    let transfer = 10.5e-6 + LIMB as f64 / (4.5e11 * 0.75);
+    assert!(transfer > beside);
+    assert!(near(prediction.seconds(), first + transfer + last), "{prediction:?}");
+    assert!(near(prediction.timeline.devices[1].total().exposed(), transfer - beside));
 }
