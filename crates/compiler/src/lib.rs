@@ -32,6 +32,7 @@ use dsl::{Packing, SourcePort, SourceProgram};
 use ir::Trace;
 use ir::simplify::share;
 use kernel::{Fusion, KernelOptions};
+use limb::devices::{DeviceOptions, place_devices};
 use limb::passes::{cancel_transforms, fold_scalars, form_dots};
 use polynomial::lower_to_limb;
 use polynomial::passes::{expand_divisions, merge_divisions, sink_divisions};
@@ -52,6 +53,8 @@ pub struct CompileOptions {
     /// Bytes of memory that the evaluation keys may take, both halves of each; where they would take more, linear transforms
     /// are made of chains of equal rotations, which need fewer keys and more time. `None` asks for the fastest program.
     pub key_memory: Option<u64>,
+    /// The devices that run the program together.
+    pub devices: DeviceOptions,
 }
 
 /// Why a program cannot be compiled.
@@ -138,13 +141,22 @@ pub fn compile(
     trace.pass("form_dots", &mut limb, form_dots)?;
 
     let start = Instant::now();
+    let before = limb.functions.iter().map(|f| f.nodes.len()).sum();
+    let keys = kernel::key_manifest(&limb);
+    let placed = place_devices(limb, &options.devices);
+    let after = placed.modules.iter().flat_map(|m| &m.functions).map(|f| f.nodes.len()).sum();
+    trace.record("limb", "place_devices", start.elapsed(), (before, after));
+
+    let start = Instant::now();
     let width = options.width.unwrap_or_else(|| report::default_width(&ct.context.params));
-    let assembled = kernel::assemble(&limb, &KernelOptions { fusion: options.fusion, width });
+    let kernels = KernelOptions { fusion: options.fusion, width, ordered: options.devices.devices > 1 };
+    let programs: Vec<Vec<cerium_artifact::Function>> =
+        placed.modules.iter().map(|module| kernel::assemble(module, &keys, &kernels)).collect();
     let count = |steps: usize, f: &cerium_artifact::Function| steps + f.steps.len();
-    let launches = assembled.functions.iter().fold(0, count);
-    let nodes = limb.functions.iter().map(|f| f.nodes.len()).sum();
+    let launches = programs.iter().flatten().fold(0, count);
+    let nodes = placed.modules.iter().flat_map(|m| &m.functions).map(|f| f.nodes.len()).sum();
     trace.record("kernel", "assemble", start.elapsed(), (nodes, launches));
-    let passes = report::passes(&limb, options.fusion, width, &assembled);
+    let passes = report::passes(&placed.modules[0], &keys, &kernels, &programs[0]);
 
     let start = Instant::now();
     let results: Vec<&Packing> = packings(&source.outputs).collect();
@@ -181,11 +193,11 @@ pub fn compile(
     Ok(Artifact {
         name: source.name.clone(),
         params: ct.context.params.spec().clone(),
-        programs: vec![assembled.functions],
-        homes: Vec::new(),
+        programs,
+        homes: placed.homes,
         inputs,
         outputs,
-        keys: assembled.keys,
+        keys,
         weights: data.weights.clone(),
         gathers,
         tensors: data.tensors.clone(),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use cerium_artifact::cost::pass_figures;
 use cerium_artifact::{PassFigures, Stage};
 use cerium_ckks::basis::Level;
+use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::Params;
 
 use crate::bootstrap::Refresh;
 use crate::ciphertext::noise::NoiseReport;
 use crate::ciphertext::{Function, Module, Op};
 use crate::ir::Operation;
-use crate::kernel::{self, Assembled, Fusion, KernelOptions};
+use crate::kernel::{self, Fusion, KernelOptions};
 use crate::limb;
 
 /// Bytes of limbs that a launch may make: some of what it hands on shall still be in the last-level cache of a device.
@@ -22,21 +23,22 @@ pub(crate) fn default_width(params: &Params) -> usize {
     (LAUNCH_BYTES / (4 * params.n())).clamp(64, 4096)
 }
 
-/// What a run costs before the kernel level fuses anything, and after each step of it up to `fusion`, which made `assembled`.
+/// What a run costs before the kernel level fuses anything, and after each step of it up to the one that made `assembled`. Of several
+/// devices those of one.
 pub(crate) fn passes(
     limb: &limb::Module,
-    fusion: Fusion,
-    width: usize,
-    assembled: &Assembled,
+    keys: &[KeyRequest],
+    options: &KernelOptions,
+    assembled: &[cerium_artifact::Function],
 ) -> Vec<PassFigures> {
     let log_n = limb.context.params.log_n();
     let steps = [(Fusion::None, "unfused"), (Fusion::Horizontal, "horizontal"), (Fusion::Full, "vertical")];
-    let done = steps.iter().position(|(step, _)| *step == fusion).expect("every fusion is a step");
-    let figures = |&(step, name): &(Fusion, &str)| match step == fusion {
-        true => pass_figures(name, &assembled.functions, log_n),
+    let done = steps.iter().position(|(step, _)| *step == options.fusion).expect("every fusion is a step");
+    let figures = |&(step, name): &(Fusion, &str)| match step == options.fusion {
+        true => pass_figures(name, assembled, log_n),
         false => {
-            let before = kernel::assemble(limb, &KernelOptions { fusion: step, width });
-            pass_figures(name, &before.functions, log_n)
+            let before = kernel::assemble(limb, keys, &KernelOptions { fusion: step, ..*options });
+            pass_figures(name, &before, log_n)
         }
     };
     steps[..=done].iter().map(figures).collect()

@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::Operand;
 
-use super::horizontal::{Content, Launch, is_limb};
+use super::horizontal::{Content, Launch, is_limb, reads_of};
 use super::program::{Limb, Shape};
 use super::vertical::Class;
-use crate::ir::{Operation, ValueId};
-use crate::limb::Function;
+use crate::ir::ValueId;
+use crate::limb::{Function, Op};
 
 /// Where every limb of a function lives.
 #[derive(Debug)]
@@ -27,13 +27,48 @@ pub(super) struct Plan {
 
 /// Runs the allocation.
 pub(super) fn allocate(function: &Function, launches: &[Launch]) -> Plan {
+    let replaced = Replaced::new(function);
+    let mut plan = slots(function, launches, &replaced);
+    for (&sum, part) in &replaced.0 {
+        if let Some(&place) = plan.places.get(part) {
+            plan.places.insert(sum, place);
+        }
+    }
+    plan
+}
+
+/// The part that each sum over devices takes the place of.
+struct Replaced(HashMap<ValueId, ValueId>);
+
+impl Replaced {
+    fn new(function: &Function) -> Replaced {
+        let mut replaced = HashMap::new();
+        for node in &function.nodes {
+            if let Op::AllReduce { parts } = &node.op {
+                replaced.extend(node.results.clone().map(ValueId).zip(parts.iter().copied()));
+            }
+        }
+        Replaced(replaced)
+    }
+
+    /// What stands for a value in the memory plan.
+    fn of(&self, value: ValueId) -> ValueId {
+        self.0.get(&value).copied().unwrap_or(value)
+    }
+}
+
+/// Slots for all values but sums over devices.
+fn slots(function: &Function, launches: &[Launch], replaced: &Replaced) -> Plan {
+    let reads = |launch: &Launch| -> Vec<ValueId> {
+        reads(function, launch).into_iter().map(|value| replaced.of(value)).collect()
+    };
     let mut plan = Plan { places: HashMap::new(), copies: Vec::new(), frame: 0 };
     for (i, value) in function.params().filter(|&v| is_limb(function, v)).enumerate() {
         plan.places.insert(value, Operand::Arg(i as u32));
     }
     for (i, &value) in function.results.iter().enumerate() {
         let place = Operand::Result(i as u32);
-        match plan.places.entry(value) {
+        match plan.places.entry(replaced.of(value)) {
             Entry::Occupied(_) => plan.copies.push((value, place)),
             Entry::Vacant(free) => {
                 free.insert(place);
@@ -42,13 +77,13 @@ pub(super) fn allocate(function: &Function, launches: &[Launch]) -> Plan {
     }
     let mut last_use: HashMap<ValueId, usize> = HashMap::new();
     for (i, launch) in launches.iter().enumerate() {
-        for value in reads(function, launch) {
+        for value in reads(launch) {
             last_use.insert(value, i);
         }
     }
     let mut free: Vec<u32> = Vec::new();
     for (i, launch) in launches.iter().enumerate() {
-        let read = reads(function, launch);
+        let read = reads(launch);
         let mut readers: HashMap<ValueId, u32> = HashMap::new();
         read.iter().for_each(|&v| *readers.entry(v).or_default() += 1);
         let dies = |v: &ValueId| last_use[v] == i;
@@ -57,7 +92,7 @@ pub(super) fn allocate(function: &Function, launches: &[Launch]) -> Plan {
             if plan.places.contains_key(&value) {
                 continue;
             }
-            let candidate = candidates.into_iter().find(|c| {
+            let candidate = candidates.into_iter().map(|c| replaced.of(c)).find(|c| {
                 readers[c] == 1
                     && dies(c)
                     && !reused.contains(c)
@@ -95,32 +130,17 @@ pub(super) fn allocate(function: &Function, launches: &[Launch]) -> Plan {
 
 /// The limbs in memory that a launch reads, once for each block (target of a conversion) that reads them.
 fn reads(function: &Function, launch: &Launch) -> Vec<ValueId> {
-    match &launch.content {
-        Content::Call(node) => function.nodes[*node].op.operands(),
-        Content::Blocks(_, blocks) => {
-            let mut reads = Vec::new();
-            for block in blocks {
-                reads.extend(&block.sources);
-                for limb in &block.limbs {
-                    // Prologue and epilogue may both load a limb.
-                    let mut loads = limb.loads.clone();
-                    loads.sort_unstable();
-                    loads.dedup();
-                    reads.extend(loads);
-                }
-            }
-            reads
-        }
-    }
-    .into_iter()
-    .filter(|&v| is_limb(function, v))
-    .collect()
+    reads_of(function, launch).into_iter().filter(|&v| is_limb(function, v)).collect()
 }
 
 /// The values that a launch stores.
 fn outputs(function: &Function, launch: &Launch) -> Vec<ValueId> {
     match &launch.content {
-        Content::Call(node) => function.nodes[*node].results.clone().map(ValueId).collect(),
+        Content::Call(node) | Content::Start(node) => match &function.nodes[*node].op {
+            Op::AllReduce { .. } => Vec::new(),
+            _ => function.nodes[*node].results.clone().map(ValueId).collect(),
+        },
+        Content::Finish(..) => Vec::new(),
         Content::Blocks(_, blocks) => {
             blocks.iter().flat_map(|block| &block.limbs).flat_map(|limb| limb.stores.clone()).collect()
         }
@@ -153,7 +173,7 @@ impl Replaceable {
                 late: shape.program.loads().collect(),
                 early_stores: shape.prologue.results.len() + 1,
             },
-            Class::Elementwise | Class::BaseConvert | Class::Call => {
+            Class::Elementwise | Class::BaseConvert | Class::Call | Class::Collective => {
                 Replaceable { moved, late: HashSet::new(), early_stores: 0 }
             }
         }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cerium_artifact::kernel::{BaseConvertBlock, Block, Body, Instruction, Program, Transform};
-use cerium_artifact::{FunctionId, Kernel, Operand, Plaintext, StageId, Step, WeightId, WeightRef};
+use cerium_artifact::{
+    Collective, DeviceId, FunctionId, Incoming, Kernel, Movement, Operand, Outgoing, Plaintext, StageId,
+    Step, WeightId, WeightRef,
+};
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
@@ -13,30 +16,24 @@ use super::allocate::{Plan, allocate};
 use super::horizontal::{Content, Launch, PlannedBlock, horizontal};
 use super::program::{Limb, Shape, prime_of};
 use super::vertical::{Class, vertical};
-use crate::ir::{Number, ValueId};
-use crate::limb::{Function, Module, Op, Type};
+use crate::ir::{Number, Operation, ValueId};
+use crate::limb::{Arrival, Function, Module, Op, Type};
 use crate::polynomial::KeyName;
 
-/// The functions of an artifact and the keys they use.
-#[derive(Debug)]
-pub struct Assembled {
-    /// Functions, callees first.
-    pub functions: Vec<cerium_artifact::Function>,
-    /// The key manifest.
-    pub keys: Vec<KeyRequest>,
-}
-
-/// Runs fusion, allocation and assembly on every function.
-pub fn assemble(module: &Module, options: &KernelOptions) -> Assembled {
+/// Runs fusion, allocation and assembly on every function; callees stand first. `keys` is the manifest of the program
+/// ([`key_manifest`]).
+pub fn assemble(
+    module: &Module,
+    keys: &[KeyRequest],
+    options: &KernelOptions,
+) -> Vec<cerium_artifact::Function> {
     let params = &module.context.params;
-    let keys = key_manifest(module);
-    let functions = module.functions.iter().map(|f| function(module, params, &keys, f, options)).collect();
-    Assembled { functions, keys }
+    module.functions.iter().map(|f| function(module, params, keys, f, options)).collect()
 }
 
-/// One request for each key, at the lowest level whose key has all primes and all digits in use, in order of kind. (A switch
+/// The keys of a program: one request for each, at the lowest level whose key has all primes and all digits in use, in order of kind. (A switch
 /// whose result is brought down at once uses all digits of its level but not all primes.)
-fn key_manifest(module: &Module) -> Vec<KeyRequest> {
+pub fn key_manifest(module: &Module) -> Vec<KeyRequest> {
     let params = &module.context.params;
     let mut used: BTreeMap<KeyKind, (Basis, BTreeSet<usize>)> = BTreeMap::new();
     for node in module.functions.iter().flat_map(|f| &f.nodes) {
@@ -66,7 +63,7 @@ fn function(
     source: &Function,
     options: &KernelOptions,
 ) -> cerium_artifact::Function {
-    let steps = vertical(source, options.fusion);
+    let steps = vertical(source, options);
     let launches = horizontal(source, params, &steps, options);
     let plan = allocate(source, &launches);
     let assembly = Assembly::new(module, params, keys, source, &plan);
@@ -193,6 +190,12 @@ impl<'a> Assembly<'a> {
                 let node = &self.source.nodes[index];
                 return self.call(launch.stage, &node.op, node.results.clone().map(ValueId));
             }
+            Content::Start(index) => {
+                let node = &self.source.nodes[index];
+                let movement = self.movement(&node.op, node.results.clone().map(ValueId));
+                return Step::Start(Collective { stage: launch.stage, movement });
+            }
+            Content::Finish(number, _) => return Step::Finish(number),
             Content::Blocks(shape, blocks) => (shape, blocks),
         };
         let body = self.body(shape, blocks);
@@ -215,7 +218,7 @@ impl<'a> Assembly<'a> {
             Class::Elementwise => Body::Elementwise { program, blocks },
             Class::Ntt => Body::Ntt(Transform { prologue, input, epilogue: program, blocks }),
             Class::Intt => Body::Intt(Transform { prologue, input, epilogue: program, blocks }),
-            Class::BaseConvert | Class::Call => unreachable!("written above"),
+            Class::BaseConvert | Class::Call | Class::Collective => unreachable!("written above"),
         }
     }
 
@@ -240,6 +243,32 @@ impl<'a> Assembly<'a> {
             args: args.iter().filter(|v| !is_weight(v)).map(|v| self.operand(*v)).collect(),
             results: results.map(|v| self.operand(v)).collect(),
             weights: args.iter().filter(is_weight).map(|v| self.weights[v]).collect(),
+        }
+    }
+
+    fn movement(&self, op: &Op, results: impl Iterator<Item = ValueId>) -> Movement {
+        match op {
+            Op::Exchange { sent, to, from } => {
+                let send = |(&limb, &to): (&ValueId, &DeviceId)| Outgoing {
+                    to,
+                    prime: prime_of(self.source, limb),
+                    limb: self.operand(limb),
+                };
+                let receive = |(arrival, result): (&Arrival, ValueId)| Incoming {
+                    from: arrival.from,
+                    prime: arrival.prime,
+                    limb: self.operand(result),
+                };
+                Movement::Exchange {
+                    sends: sent.iter().zip(to).map(send).collect(),
+                    receives: from.iter().zip(results).map(receive).collect(),
+                }
+            }
+            Op::AllReduce { parts } => {
+                let limb = |part: &ValueId| (prime_of(self.source, *part), self.operand(*part));
+                Movement::AllReduce { limbs: parts.iter().map(limb).collect() }
+            }
+            other => unreachable!("{} is no collective", other.mnemonic()),
         }
     }
 

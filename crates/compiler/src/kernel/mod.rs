@@ -7,7 +7,7 @@ mod program;
 pub mod text;
 mod vertical;
 
-pub use assemble::{Assembled, assemble};
+pub use assemble::{assemble, key_manifest};
 
 use crate::limb::Op;
 
@@ -30,6 +30,8 @@ pub struct KernelOptions {
     pub fusion: Fusion,
     /// Limbs of a launch, at least one: wide launches fill a large device, narrow ones keep what they hand on in its caches.
     pub width: usize,
+    /// Whether calls and collectives stand in the order of the limb level, as they must where several devices meet in them.
+    pub ordered: bool,
 }
 
 /// Whether the operation is part of programs.
@@ -51,7 +53,9 @@ fn is_elementwise(op: &Op) -> bool {
         | Op::Weight { .. }
         | Op::Plain { .. }
         | Op::Key { .. }
-        | Op::Call { .. } => false,
+        | Op::Call { .. }
+        | Op::Exchange { .. }
+        | Op::AllReduce { .. } => false,
     }
 }
 

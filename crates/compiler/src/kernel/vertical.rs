@@ -26,7 +26,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Fusion, is_elementwise, is_reference};
+use super::{Fusion, KernelOptions, is_elementwise, is_reference};
 use crate::ir::{Operation, ValueId};
 use crate::limb::{Function, Op};
 
@@ -50,6 +50,8 @@ pub(super) enum Class {
     /// One target of a conversion.
     BaseConvert,
     Call,
+    /// Limbs that move between devices.
+    Collective,
 }
 
 /// Operations that run in one pass; numbers are indices of nodes of the limb function. Operations that are done again by several steps
@@ -65,6 +67,8 @@ pub(super) struct Step {
     pub(super) body: Vec<usize>,
     /// Length of the longest chain of steps that ends with it.
     pub(super) depth: u32,
+    /// The call or collective that must stand before it, whatever it reads.
+    pub(super) after: Option<usize>,
     /// What the body loads.
     loads: HashSet<ValueId>,
 }
@@ -86,14 +90,16 @@ pub(super) struct Steps {
 }
 
 /// Runs vertical fusion.
-pub(super) fn vertical(function: &Function, fusion: Fusion) -> Steps {
+pub(super) fn vertical(function: &Function, options: &KernelOptions) -> Steps {
     let mut maker = vec![None; function.types.len()];
     for (index, node) in function.nodes.iter().enumerate() {
         node.results.clone().for_each(|result| maker[result as usize] = Some(index));
     }
     let mut vertical = Vertical {
         function,
-        fuses: fusion == Fusion::Full,
+        fuses: options.fusion == Fusion::Full,
+        ordered: options.ordered,
+        last_event: None,
         uses: function.use_counts(),
         maker,
         step_of: vec![None; function.types.len()],
@@ -115,6 +121,9 @@ pub(super) fn vertical(function: &Function, fusion: Fusion) -> Steps {
 struct Vertical<'a> {
     function: &'a Function,
     fuses: bool,
+    ordered: bool,
+    /// The last call or collective.
+    last_event: Option<usize>,
     /// How often each value is used.
     uses: Vec<u32>,
     /// The node that makes each value.
@@ -141,6 +150,7 @@ impl Vertical<'_> {
             Op::Intt { .. } => Class::Intt,
             Op::BaseConvert { .. } => Class::BaseConvert,
             Op::Call { .. } => Class::Call,
+            Op::Exchange { .. } | Op::AllReduce { .. } => Class::Collective,
             op => {
                 debug_assert!(is_elementwise(op), "references are not added");
                 return self.add_elementwise(index);
@@ -153,8 +163,17 @@ impl Vertical<'_> {
         for &operand in &operands {
             self.make(operand);
         }
-        let depth = 1 + self.depth_of(&operands);
-        self.open(class, Some(index), depth);
+        let mut depth = 1 + self.depth_of(&operands);
+        let is_event = matches!(class, Class::Call | Class::Collective);
+        let after = self.last_event.filter(|_| is_event && self.ordered);
+        if let Some(after) = after {
+            depth = depth.max(1 + self.steps[after].depth);
+        }
+        let step = self.open(class, Some(index), depth);
+        if is_event {
+            self.steps[step].after = after;
+            self.last_event = Some(step);
+        }
     }
 
     fn add_elementwise(&mut self, index: usize) {
@@ -206,6 +225,7 @@ impl Vertical<'_> {
             anchor,
             body: Vec::new(),
             depth,
+            after: None,
             loads: HashSet::new(),
         });
         for result in anchor.map_or(0..0, |index| self.function.nodes[index].results.clone()) {
@@ -290,7 +310,7 @@ impl Vertical<'_> {
                         _ => true,
                     }
             }
-            Class::Call => false,
+            Class::Call | Class::Collective => false,
         }
     }
 

@@ -117,6 +117,9 @@ impl<'a> Interpreter<'a> {
             }
             Op::Key { key, half, digit, prime } => self.keys.limb(key.0, half.0, *digit as usize, *prime),
             Op::Weight { .. } | Op::Call { .. } => unreachable!("handled by the caller"),
+            Op::Exchange { .. } | Op::AllReduce { .. } => {
+                unreachable!("modules are interpreted before they are placed on devices")
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The limb level: residue polynomials modulo single primes. Everything below is one straight line of operations on
 //! limbs, most of which stay within their prime; only `base_convert` mixes primes.
 
+pub mod devices;
 mod interpret;
 mod ops;
 pub mod passes;
@@ -8,7 +9,7 @@ mod types;
 
 pub use interpret::Interpreter;
 pub use ops::Op;
-pub use types::Type;
+pub use types::{Arrival, Type};
 
 use crate::ciphertext::Context;
 use crate::ir;

@@ -1,7 +1,9 @@
 //! Operations of the limb level.
 
+use cerium_artifact::DeviceId;
 use cerium_ckks::basis::PrimeIndex;
 
+use super::types::Arrival;
 use crate::ir::{Number, Symbol};
 use crate::polynomial::{HalfName, KeyName};
 
@@ -43,5 +45,10 @@ crate::op_table! {
         Key "key" () { key: KeyName, half: HalfName, digit: u32, prime: PrimeIndex },
         /// Calls a function; arguments are limbs and weights.
         Call "call" (; ..args) { function: Symbol },
+        /// Limbs to and from other devices: each of `sent` goes to the device in `to`, and `from` says what comes, in order for
+        /// each pair of devices. All devices do the exchanges of a function in one order.
+        Exchange "exchange" (; ..sent) { to: Vec<DeviceId>, from: Vec<Arrival> },
+        /// The sums over all devices of parts that each has.
+        AllReduce "all_reduce" (; ..parts) {},
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cerium_artifact::DeviceId;
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::rns::MOST_SOURCES;
 
@@ -79,6 +80,49 @@ impl Attribute for Type {
             ("key", [p]) => Ok(Type::Key { prime: PrimeIndex::read(p)? }),
             _ => Err(error()),
         }
+    }
+}
+
+impl Attribute for DeviceId {
+    fn write(&self, out: &mut String) {
+        out.push_str(&self.to_string());
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix('d').and_then(|number| number.parse().ok());
+        number.map(DeviceId).ok_or_else(|| format!("`{text}` is not a device like d3"))
+    }
+}
+
+/// A limb that another device sends. `d1:eval:p3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// Who sends it.
+    pub from: DeviceId,
+    /// Its domain.
+    pub domain: Domain,
+    /// Its prime.
+    pub prime: PrimeIndex,
+}
+
+impl Attribute for Arrival {
+    fn write(&self, out: &mut String) {
+        let domain = match self.domain {
+            Domain::Coefficient => "coeff",
+            Domain::Evaluation => "eval",
+        };
+        out.push_str(&format!("{}:{domain}:{}", self.from, self.prime));
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let error = || format!("`{text}` is not a limb that arrives, like d1:eval:p3");
+        let [from, domain, prime] = *text.split(':').collect::<Vec<_>>() else { return Err(error()) };
+        let domain = match domain {
+            "coeff" => Domain::Coefficient,
+            "eval" => Domain::Evaluation,
+            _ => return Err(error()),
+        };
+        Ok(Arrival { from: DeviceId::read(from)?, domain, prime: PrimeIndex::read(prime)? })
     }
 }
 
@@ -189,6 +233,19 @@ pub(super) fn infer(module: &Module, op: &Op, operands: &[&Type]) -> Result<Vec<
             }
         }
         Op::Call { function, .. } => module.call_types(function, operands),
+        Op::Exchange { to, from, .. } => {
+            operands.iter().try_for_each(|ty| limb(ty).map(drop))?;
+            if to.len() != operands.len() {
+                return Err(format!("exchange of {} limbs to {} devices", operands.len(), to.len()));
+            }
+            from.iter().try_for_each(|arrival| known(arrival.prime).map(drop))?;
+            let received = |arrival: &Arrival| Type::Limb { prime: arrival.prime, domain: arrival.domain };
+            Ok(from.iter().map(received).collect())
+        }
+        Op::AllReduce { .. } => {
+            operands.iter().try_for_each(|ty| limb(ty).map(drop))?;
+            Ok(operands.iter().map(|&ty| *ty).collect())
+        }
     }
 }
 

@@ -73,7 +73,7 @@ impl Attribute for Scalar {
 }
 
 /// Which evaluation key: `relinearization`, `rotation:25`, `conjugation`, `to_sparse`, `from_sparse`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyName(pub KeyKind);
 
 impl Attribute for KeyName {
