@@ -3,7 +3,10 @@
 //! A key is a pair of halves for each digit and prime: the `b` half stands in a file, the `a` half is grown from the seed
 //! in it. Secrets are not needed and not read.
 //!
-//! In memory the limbs of a key stand one after the other, those of a prime together.
+//! In memory the limbs of a key stand one after the other, those of a prime together. Of several devices each has a store, with
+//! the limbs that its part of the program reads.
+
+mod part;
 
 use std::fs::File;
 use std::io;
@@ -18,6 +21,8 @@ use cerium_ckks::uniform::{Seed, uniform_limb};
 use cerium_ckks::wire::{self, WireError};
 use memmap2::Mmap;
 use rayon::prelude::*;
+
+pub use part::KeyPart;
 
 use crate::memory::Pages;
 use crate::preparation_pool;
@@ -88,13 +93,14 @@ pub enum KeyStoreError {
     },
 }
 
-/// The evaluation keys of one program, in the order of its manifest.
+/// The evaluation keys of one program, in the order of its manifest, or the part of them that one device reads.
 #[derive(Debug, Default)]
 pub struct KeyStore {
     digest: Option<ParamsDigest>,
     n: usize,
     keys: Vec<StoredKey>,
     words: Pages,
+    identity: [u8; 32],
 }
 
 /// Where a key stands in the store.
@@ -105,6 +111,34 @@ struct StoredKey {
     basis: Basis,
     /// Position of the first word.
     start: usize,
+    /// For each prime of the basis and each digit which one of the limbs in the store it is, [`ABSENT`] if it is none of them;
+    /// empty if all are there.
+    places: Vec<u32>,
+}
+
+/// Not in the store.
+const ABSENT: u32 = u32::MAX;
+
+impl StoredKey {
+    fn new(params: &Params, request: KeyRequest, limbs: &[(PrimeIndex, usize)], start: usize) -> StoredKey {
+        let (digits, basis) = (request.digits(params).len(), request.basis(params));
+        let mut places = Vec::new();
+        if limbs.len() < digits * basis.len() {
+            places = vec![ABSENT; digits * basis.len()];
+            for (place, &(prime, digit)) in (0..).zip(limbs) {
+                places[position(basis, prime) * digits + digit] = place;
+            }
+        }
+        StoredKey { request, digits, basis, start, places }
+    }
+
+    /// Which of the limbs in the store it is.
+    fn place(&self, digit: usize, prime: PrimeIndex) -> usize {
+        let index = position(self.basis, prime) * self.digits + digit;
+        let place = if self.places.is_empty() { index } else { self.places[index] as usize };
+        assert!(place != ABSENT as usize, "{prime} of digit {digit} is not in this part of the key");
+        place
+    }
 }
 
 /// A key as it was found, possibly one for a higher level than asked for.
@@ -113,7 +147,9 @@ struct FoundKey {
     request: KeyRequest,
     seed: Seed,
     source: Source,
-    /// Basis of the key found.
+    /// What the key found is for.
+    held_request: KeyRequest,
+    /// Its basis.
     held: Basis,
     /// Digit of the key found for each digit of the request.
     digits: Vec<usize>,
@@ -131,7 +167,7 @@ impl FoundKey {
         let held_digits = held.digits(params);
         let position = |digit: Basis| held_digits.iter().position(|&whole| digit.is_subset(whole));
         let digits = request.digits(params).into_iter().filter_map(position).collect();
-        FoundKey { request, seed, source, held: held.basis(params), digits }
+        FoundKey { request, seed, source, held_request: held, held: held.basis(params), digits }
     }
 
     /// The limb of the `b` half for a digit of the key found and a prime.
@@ -144,11 +180,12 @@ impl FoundKey {
         &words[limb * n..][..n]
     }
 
-    /// Fills the part of the store for one prime: both halves of one digit after the other.
-    fn fill(&self, params: &Params, prime: PrimeIndex, words: &mut [u32]) {
+    /// Fills limbs of the store modulo one prime: both halves of one digit after the other.
+    fn fill(&self, params: &Params, limbs: &[(PrimeIndex, usize)], words: &mut [u32]) {
         let n = params.n();
-        for (&held, halves) in self.digits.iter().zip(words.chunks_exact_mut(2 * n)) {
+        for (&(prime, digit), halves) in limbs.iter().zip(words.chunks_exact_mut(2 * n)) {
             let (b, a) = halves.split_at_mut(n);
+            let held = self.digits[digit];
             b.copy_from_slice(self.b(held, prime, n));
             uniform_limb(&self.seed, held, prime, params.modulus(prime), a);
         }
@@ -203,6 +240,20 @@ impl KeyStore {
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<KeyStore, KeyStoreError> {
+        let whole = KeyPart::whole(params, manifest);
+        let mut stores = KeyStore::open_parts(keys, params, manifest, &[whole], threads, progress)?;
+        Ok(stores.remove(0))
+    }
+
+    /// As [`KeyStore::open`], a store for each of `parts` of the manifest; every file is read once.
+    pub fn open_parts(
+        keys: &Path,
+        params: &Params,
+        manifest: &[KeyRequest],
+        parts: &[KeyPart],
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Vec<KeyStore>, KeyStoreError> {
         let folder = keys.join(FOLDER);
         let pool = preparation_pool(threads);
         let counter = Counter::new(progress, "checking keys", manifest.len());
@@ -215,17 +266,31 @@ impl KeyStore {
             Some(pool) => pool.install(|| manifest.par_iter().map(open).collect()),
             None => manifest.iter().map(open).collect(),
         };
-        KeyStore::fill(params, found?, threads, progress)
+        KeyStore::fill(params, found?, parts, threads, progress)
     }
 
     /// A store of keys in memory, made under `params`, for `manifest`.
     pub fn from_keys(
         params: &Params,
         manifest: &[KeyRequest],
-        mut keys: Vec<EvaluationKey>,
+        keys: Vec<EvaluationKey>,
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<KeyStore, KeyStoreError> {
+        let whole = KeyPart::whole(params, manifest);
+        let mut stores = KeyStore::parts_of_keys(params, manifest, keys, &[whole], threads, progress)?;
+        Ok(stores.remove(0))
+    }
+
+    /// As [`KeyStore::from_keys`], a store for each of `parts` of the manifest.
+    pub fn parts_of_keys(
+        params: &Params,
+        manifest: &[KeyRequest],
+        mut keys: Vec<EvaluationKey>,
+        parts: &[KeyPart],
+        threads: usize,
+        progress: Progress<'_>,
+    ) -> Result<Vec<KeyStore>, KeyStoreError> {
         let mut all = Vec::with_capacity(manifest.len());
         for &request in manifest {
             let serves = |key: &EvaluationKey| {
@@ -238,44 +303,66 @@ impl KeyStore {
             let (held, seed) = (key.request(), *key.seed());
             all.push(FoundKey::new(params, request, held, seed, Source::Owned(key)));
         }
-        KeyStore::fill(params, all, threads, progress)
+        KeyStore::fill(params, all, parts, threads, progress)
     }
 
     fn fill(
         params: &Params,
         found: Vec<FoundKey>,
+        parts: &[KeyPart],
         threads: usize,
         progress: Progress<'_>,
-    ) -> Result<KeyStore, KeyStoreError> {
+    ) -> Result<Vec<KeyStore>, KeyStoreError> {
         let n = params.n();
-        let mut total = 0;
-        let place = |key: &FoundKey| {
-            let (digits, basis, start) = (key.digits.len(), key.request.basis(params), total);
-            total += 2 * digits * basis.len() * n;
-            StoredKey { request: key.request, digits, basis, start }
+        let mut identity = blake3::Hasher::new();
+        identity.update(&params.digest().0);
+        for key in &found {
+            identity.update(key.held_request.to_string().as_bytes()).update(&key.seed);
+        }
+        let identity = *identity.finalize().as_bytes();
+        let empty = |part: &KeyPart| {
+            let mut total = 0;
+            let keys = found.iter().enumerate().map(|(index, key)| {
+                let limbs = part.key(index);
+                let start = total;
+                total += 2 * limbs.len() * n;
+                StoredKey::new(params, key.request, limbs, start)
+            });
+            let keys = keys.collect();
+            let bytes = 4 * total as u64;
+            let words = Pages::new(total).map_err(|_| KeyStoreError::OutOfMemory { bytes })?;
+            Ok(KeyStore { digest: Some(params.digest()), n, keys, words, identity })
         };
-        let keys: Vec<StoredKey> = found.iter().map(place).collect();
-        let mut words =
-            Pages::new(total).map_err(|_| KeyStoreError::OutOfMemory { bytes: 4 * total as u64 })?;
-        let limbs = keys.iter().map(|key| 2 * key.digits * key.basis.len()).sum();
+        let mut stores = parts.iter().map(empty).collect::<Result<Vec<KeyStore>, KeyStoreError>>()?;
+        let limbs = stores.iter().map(|store| store.words.words().len() / n).sum();
         let (counter, pool) = (Counter::new(progress, "expanding keys", limbs), preparation_pool(threads));
-        let mut rest = words.words_mut();
+        let mut rests: Vec<&mut [u32]> = stores.iter_mut().map(|store| store.words.words_mut()).collect();
         // One key after the other, so that what was found of it is given back before the next takes its place.
-        for (key, found) in keys.iter().zip(found) {
-            let (own, others) = rest.split_at_mut(2 * key.digits * key.basis.len() * n);
-            rest = others;
-            let primes: Vec<PrimeIndex> = key.basis.iter().collect();
-            let jobs = primes.into_iter().zip(own.chunks_exact_mut((2 * key.digits * n).max(1)));
-            let fill = |(prime, words): (PrimeIndex, &mut [u32])| {
-                found.fill(params, prime, words);
-                (0..2 * key.digits).for_each(|_| counter.step());
+        for (index, found) in found.into_iter().enumerate() {
+            let mut jobs = Vec::new();
+            for (part, rest) in parts.iter().zip(&mut rests) {
+                for limbs in part.key(index).chunk_by(|a, b| a.0 == b.0) {
+                    let (own, others) = std::mem::take(rest).split_at_mut(2 * limbs.len() * n);
+                    *rest = others;
+                    jobs.push((limbs, own));
+                }
+            }
+            let fill = |(limbs, words): (&[(PrimeIndex, usize)], &mut [u32])| {
+                found.fill(params, limbs, words);
+                (0..2 * limbs.len()).for_each(|_| counter.step());
             };
             match &pool {
-                Some(pool) => pool.install(|| jobs.collect::<Vec<_>>().into_par_iter().for_each(fill)),
-                None => jobs.for_each(fill),
+                Some(pool) => pool.install(|| jobs.into_par_iter().for_each(fill)),
+                None => jobs.into_iter().for_each(fill),
             }
         }
-        Ok(KeyStore { digest: Some(params.digest()), n, keys, words })
+        Ok(stores)
+    }
+
+    /// What tells these keys from others for the same manifest, and is the same for all parts of them: a hash over the seeds
+    /// that they were made from.
+    pub fn identity(&self) -> [u8; 32] {
+        self.identity
     }
 
     /// Checks that these are the keys of a manifest, made under `params`.
@@ -297,7 +384,7 @@ impl KeyStore {
     }
 
     /// A limb of a key: `digit` and `prime` are those of the manifest's entry. Evaluation domain, Montgomery form.
-    /// Panics if there is no such limb.
+    /// Panics if there is no such limb in the store.
     pub fn limb(&self, key: usize, digit: usize, half: Half, prime: PrimeIndex) -> &[u32] {
         let stored = &self.keys[key];
         assert!(digit < stored.digits, "digit {digit} of a key of {}", stored.digits);
@@ -305,13 +392,12 @@ impl KeyStore {
             Half::B => 0,
             Half::A => 1,
         };
-        let limb = 2 * (position(stored.basis, prime) * stored.digits + digit) + half;
+        let limb = 2 * stored.place(digit, prime) + half;
         &self.words.words()[stored.start + limb * self.n..][..self.n]
     }
 
-    /// Bytes of both halves of all keys.
+    /// Bytes of both halves of all limbs.
     pub fn bytes(&self) -> u64 {
-        let words = |key: &StoredKey| 2 * (key.digits * key.basis.len() * self.n) as u64;
-        4 * self.keys.iter().map(words).sum::<u64>()
+        4 * self.words.words().len() as u64
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A [`Session`] binds an artifact to its keys ([`KeyStore`]) and a [`Device`](device::Device): it encodes the
 //! weights, and for each run hands the schedule ([`executor`]) to the device. [`CpuDevice`] computes;
-//! [`null`] only counts.
+//! [`null`] only counts. Of a program for several devices each has a session of its own: [`ranks`].
 
 pub mod collectives;
 pub mod cpu;
@@ -15,6 +15,7 @@ pub mod memory;
 pub mod null;
 pub mod profile;
 pub mod progress;
+pub mod ranks;
 mod session;
 pub mod suite;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod testing;
 pub use cpu::CpuDevice;
 pub use key_store::{KeyStore, KeyStoreError};
 pub use profile::{KernelClass, Profile, Usage};
+pub use ranks::{Member, Ranks};
 pub use session::{MemoryFigures, Mismatch, Session, SessionError, SessionOptions};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};

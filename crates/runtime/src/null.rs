@@ -12,7 +12,7 @@ use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunI
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
-use crate::profile::{KernelClass, UsageTable, UsageTables};
+use crate::profile::{CommunicationTables, KernelClass, UsageTable, UsageTables};
 use crate::session::SessionError;
 
 /// A device that only counts.
@@ -124,6 +124,8 @@ impl Device for NullDevice {
 pub struct Measurement {
     /// Usage by stage and class.
     pub usage: UsageTables,
+    /// Communication by stage.
+    pub communication: CommunicationTables,
     /// Bytes of the pool: inputs, outputs and the deepest stack of frames.
     pub pool_bytes: u64,
     /// Bytes of encoded plaintexts, the buffer for those that are not resident included.
@@ -149,16 +151,17 @@ pub fn measure_within(
     let plaintexts = PlaintextPlan::new(artifact, on)?;
     let mut device = NullDevice::new();
     let residency = Residency::within(artifact, &plaintexts, device.on_the_way(), plaintext_memory)?;
-    let schedule = Schedule::new(artifact, &plaintexts, &residency);
+    let schedule = Schedule::new(artifact, &params, &plaintexts, &residency);
     let infallible = "the null device accepts everything";
     device
         .prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())
         .expect(infallible);
-    schedule.execute(&mut device).expect(infallible);
+    let communication = schedule.execute(&mut device, None).expect(infallible);
     let key_limbs =
         artifact.keys.iter().map(|key| 2 * (key.digits(&params).len() * key.basis(&params).len()) as u64);
     Ok(Measurement {
         usage: device.take_usage(),
+        communication,
         pool_bytes: device.pool_bytes(),
         plaintext_bytes: residency.resident_bytes() + residency.working_bytes(),
         raw_weight_bytes: residency.raw_bytes(artifact, &plaintexts),

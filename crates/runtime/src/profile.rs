@@ -1,5 +1,7 @@
 //! What a run cost: counted exactly by every device, timed by those that compute.
 
+mod communication;
+
 use std::ops::AddAssign;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use cerium_artifact::StageId;
 use cerium_artifact::cost::Cost;
 use cerium_artifact::kernel::Body;
 use serde::Serialize;
+
+pub use communication::{Communication, CommunicationTables};
 
 /// The classes of kernels ([`Body`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -223,7 +227,7 @@ fn sum<'a>(usages: impl Iterator<Item = &'a Usage>) -> Usage {
 pub struct Profile {
     /// Time from the first input's upload to the last output's download.
     pub wall: Duration,
-    /// Time of the launches alone, without copying inputs and outputs.
+    /// Time of launches and collectives alone, without copying inputs and outputs.
     pub execution: Duration,
     /// Threads that computed.
     pub threads: usize,
@@ -231,6 +235,8 @@ pub struct Profile {
     pub stages: Vec<String>,
     /// Usage by stage and class.
     pub usage: UsageTables,
+    /// Communication by stage.
+    pub communication: CommunicationTables,
 }
 
 impl Profile {

@@ -1,21 +1,25 @@
-//! A session: a program with its keys and weights, ready to run on a device.
+//! A session: a program with its keys and weights, ready to run on a device. Of a program for several devices each has a
+//! session, which is a [rank](crate::ranks).
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cerium_artifact::cost::pool_limbs;
 use cerium_artifact::{Artifact, ArtifactError, DeviceId, PackedCiphertext, Port};
-use cerium_ckks::basis::{Level, Scale};
+use cerium_ckks::basis::{Level, PrimeIndex, Scale};
 use cerium_ckks::ciphertext::Ciphertext;
 use cerium_ckks::params::{Params, ParamsDigest};
 
-use crate::device::{Address, Device, DeviceError};
-use crate::executor::Schedule;
+use crate::collectives::{CollectiveError, Collectives};
+use crate::device::{Device, DeviceError};
+use crate::executor::{ExecutionError, Schedule};
 use crate::key_store::{KeyStore, KeyStoreError};
 use crate::memory::{PlaintextEncoder, PlaintextError, PlaintextPlan, Residency};
-use crate::profile::Profile;
+use crate::profile::{CommunicationTables, Profile};
 use crate::progress::Progress;
+use crate::ranks::{Common, Member, agree};
 
 /// Why a session could not be made or a run was refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,29 @@ pub enum SessionError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Another rank failed, or the way to it.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The program is for another number of devices.
+    #[error(
+        "the program is compiled for {}, it was to run on {ranks}; run it with `--devices {devices}`, or compile it with \
+         `--devices {ranks}`",
+        count(*devices, "device")
+    )]
+    Devices {
+        /// Devices of the program.
+        devices: usize,
+        /// Sessions that were to run it.
+        ranks: usize,
+    },
+    /// A rank does not fit the others.
+    #[error("rank {rank} has {} than the others; give all ranks the same", what.other())]
+    Odd {
+        /// Which one.
+        rank: usize,
+        /// In what it differs.
+        what: Common,
+    },
     /// The number of inputs is wrong.
     #[error(
         "{given} ciphertexts were given, the program takes {expected} ({ports}); encrypt the input for it"
@@ -54,6 +81,19 @@ pub enum SessionError {
         /// What is wrong with it.
         mismatch: Mismatch,
     },
+}
+
+impl From<ExecutionError> for SessionError {
+    fn from(error: ExecutionError) -> SessionError {
+        match error {
+            ExecutionError::Device(error) => error.into(),
+            ExecutionError::Collective(error) => error.into(),
+        }
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// How a ciphertext differs from what a port takes.
@@ -125,6 +165,8 @@ pub struct SessionOptions {
     /// Bytes that plaintexts may take; those that do not fit encoded are kept as integers if the device works with such, or
     /// made from the raw weights whenever they are needed. `None` takes what the device has.
     pub plaintext_memory: Option<u64>,
+    /// Other sessions that take as much of the memory of this machine. What `plaintext_memory` allows is not divided.
+    pub neighbours: u64,
 }
 
 /// A program on a device with everything it needs but inputs.
@@ -132,6 +174,11 @@ pub struct Session {
     params: Params,
     schedule: Schedule,
     device: Box<dyn Device>,
+    /// Which of the program's devices it is.
+    rank: DeviceId,
+    homes: Vec<DeviceId>,
+    /// The way to the other ranks, where there are others.
+    collectives: Option<Box<dyn Collectives>>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     stages: Vec<String>,
@@ -148,29 +195,72 @@ impl Session {
         threads: usize,
         progress: Progress<'_>,
     ) -> Result<Session, SessionError> {
-        let options = SessionOptions { threads, plaintext_memory: None };
+        let options = SessionOptions { threads, ..SessionOptions::default() };
         Session::with_options(artifact, keys, device, &options, progress)
     }
 
     /// As [`Session::new`], with choices.
+    ///
+    /// # Errors
+    /// [`SessionError::Devices`] for a program of several devices; their sessions [`join`](Session::join).
     pub fn with_options(
         artifact: &Artifact,
+        keys: KeyStore,
+        device: Box<dyn Device>,
+        options: &SessionOptions,
+        progress: Progress<'_>,
+    ) -> Result<Session, SessionError> {
+        let params = artifact.validate()?;
+        if artifact.programs.len() != 1 {
+            return Err(SessionError::Devices { devices: artifact.programs.len(), ranks: 1 });
+        }
+        Session::prepare(artifact, params, DeviceId::default(), keys, device, options, progress)
+    }
+
+    /// The session of one of several ranks, whose number its collectives tell. Returns when all ranks are ready.
+    ///
+    /// # Errors
+    /// Besides those of [`Session::new`]: [`SessionError::Odd`] if a rank has another program, other keys or another version,
+    /// [`SessionError::Devices`] if there are not as many ranks as devices of the program, and [`SessionError::Collective`]
+    /// if another rank fails. Others are told of an error of this rank.
+    pub fn join(
+        artifact: &Artifact,
+        member: Member,
+        options: &SessionOptions,
+        progress: Progress<'_>,
+    ) -> Result<Session, SessionError> {
+        let Member { keys, device, mut collectives } = member;
+        let opened = telling(collectives.as_mut(), |collectives| {
+            let params = artifact.validate()?;
+            agree(artifact, &keys, collectives)?;
+            let rank = DeviceId(collectives.rank() as u16);
+            let session = Session::prepare(artifact, params, rank, keys, device, options, progress)?;
+            collectives.gather(&[])?;
+            Ok(session)
+        });
+        Ok(Session { collectives: Some(collectives), ..opened? })
+    }
+
+    /// A session without a way to others, of an artifact that is valid for `params`.
+    fn prepare(
+        artifact: &Artifact,
+        params: Params,
+        rank: DeviceId,
         keys: KeyStore,
         mut device: Box<dyn Device>,
         options: &SessionOptions,
         progress: Progress<'_>,
     ) -> Result<Session, SessionError> {
-        let params = artifact.validate()?;
         keys.check(&params, &artifact.keys)?;
-        let plan = PlaintextPlan::new(artifact, DeviceId::default())?;
+        let plan = PlaintextPlan::new(artifact, rank)?;
         let residency = match options.plaintext_memory {
             Some(budget) => Residency::within(artifact, &plan, device.on_the_way(), budget)?,
             None => {
                 let (pool, keys) = (
-                    pool_limbs(artifact.functions(plan.device())).saturating_mul(4 * params.n() as u64),
+                    pool_limbs(artifact.functions(rank)).saturating_mul(4 * params.n() as u64),
                     keys.bytes(),
                 );
-                let room = device.room(pool, keys).unwrap_or(u64::MAX);
+                let room = device.room(pool, keys).unwrap_or(u64::MAX) / (1 + options.neighbours);
                 let fitting = Residency::in_room(artifact, &plan, device.on_the_way(), room);
                 fitting.map_err(|error| match error {
                     PlaintextError::Budget { needed, .. } => {
@@ -180,7 +270,7 @@ impl Session {
                 })?
             }
         };
-        let schedule = Schedule::new(artifact, &plan, &residency);
+        let schedule = Schedule::new(artifact, &params, &plan, &residency);
         device.prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())?;
         let encoder = PlaintextEncoder::new(artifact, &plan, &params);
         let plaintexts = encoder.encode_resident(&plan, &residency, options.threads, progress)?;
@@ -199,6 +289,9 @@ impl Session {
             params,
             schedule,
             device,
+            rank,
+            homes: artifact.homes.clone(),
+            collectives: None,
             inputs: artifact.inputs.clone(),
             outputs: artifact.outputs.clone(),
             stages: artifact.stages.iter().map(|stage| stage.name.clone()).collect(),
@@ -222,36 +315,111 @@ impl Session {
     }
 
     /// Runs the program: `inputs` are the ciphertexts of all input ports in order, the answer those of all output
-    /// ports in order.
+    /// ports in order. Of several ranks, which all do this, only rank 0 has inputs, and gets outputs.
+    ///
+    /// # Errors
+    /// Of several ranks, the others are told of an error, and none can run again.
+    ///
+    /// # Panics
+    /// If it is one of several ranks and its last run panicked.
     pub fn run(&mut self, inputs: &[Ciphertext]) -> Result<(Vec<Ciphertext>, Profile), SessionError> {
+        if self.homes.is_empty() {
+            return self.run_alone(inputs);
+        }
+        // A panic drops the way to the others, and so tells them.
+        let mut collectives = self.collectives.take().expect("the last run of this rank did not panic");
+        let result = telling(collectives.as_mut(), |collectives| self.run_with(inputs, collectives));
+        self.collectives = Some(collectives);
+        result
+    }
+
+    fn run_alone(&mut self, inputs: &[Ciphertext]) -> Result<(Vec<Ciphertext>, Profile), SessionError> {
         self.check(inputs)?;
-        self.device.take_usage(); // forget a run that failed
         let start = Instant::now();
-        let n = self.params.n();
-        let limbs = inputs.iter().flat_map(|input| input.words().chunks_exact(n));
+        let limbs = inputs.iter().flat_map(|input| input.words().chunks_exact(self.params.n()));
         for (address, limb) in self.schedule.inputs().zip(limbs) {
             self.device.upload(address, limb)?;
         }
-        let launched = Instant::now();
-        self.schedule.execute(self.device.as_mut())?;
-        let execution = launched.elapsed();
+        let (execution, communication) = self.execute(None)?;
         let mut addresses = self.schedule.outputs();
-        let ports = self.outputs.iter().flat_map(|port| &port.ciphertexts);
-        let mut outputs = Vec::new();
-        for packed in ports {
-            outputs.push(download(&self.params, self.device.as_mut(), packed, &mut addresses)?);
+        let download = |_: PrimeIndex, limb: &mut [u32]| {
+            let address = addresses.next().expect("an entry has the results of the ports");
+            self.device.download(address, limb)
+        };
+        let outputs = outputs(&self.params, &self.outputs, download)?;
+        Ok((outputs, self.profile(start.elapsed(), execution, communication)))
+    }
+
+    fn run_with(
+        &mut self,
+        inputs: &[Ciphertext],
+        collectives: &mut dyn Collectives,
+    ) -> Result<(Vec<Ciphertext>, Profile), SessionError> {
+        let is_first = self.rank == DeviceId::default();
+        if is_first {
+            self.check(inputs)?;
         }
-        let profile = Profile {
-            wall: start.elapsed(),
+        let start = Instant::now();
+        let n = self.params.n();
+        let home = |homes: &[DeviceId], prime: PrimeIndex| homes[prime.index()];
+        let given: Vec<u8> = match is_first {
+            true => inputs.iter().flat_map(|input| bytemuck::cast_slice(input.words())).copied().collect(),
+            false => Vec::new(),
+        };
+        let words = collectives.gather(&given)?.swap_remove(0);
+        let limbs = primes(&self.params, &self.inputs).zip(words.chunks_exact(4 * n));
+        let own = limbs.filter(|(prime, _)| home(&self.homes, *prime) == self.rank);
+        let mut limb = vec![0u32; n];
+        for (address, (_, words)) in self.schedule.inputs().zip(own) {
+            bytemuck::cast_slice_mut(&mut limb).copy_from_slice(words);
+            self.device.upload(address, &limb)?;
+        }
+        let (execution, communication) = self.execute(Some(&mut *collectives))?;
+        let mut words = vec![0u32; self.schedule.outputs().count() * n];
+        for (address, limb) in self.schedule.outputs().zip(words.chunks_exact_mut(n)) {
+            self.device.download(address, limb)?;
+        }
+        let gathered = collectives.gather(bytemuck::cast_slice(&words))?;
+        let mut parts: Vec<_> = gathered.iter().map(|bytes| bytes.chunks_exact(4 * n)).collect();
+        let take = |prime: PrimeIndex, limb: &mut [u32]| {
+            let part = parts[home(&self.homes, prime).index()].next();
+            bytemuck::cast_slice_mut(limb)
+                .copy_from_slice(part.expect("ranks have the results of one program"));
+            Ok::<_, SessionError>(())
+        };
+        let outputs = if is_first { outputs(&self.params, &self.outputs, take)? } else { Vec::new() };
+        Ok((outputs, self.profile(start.elapsed(), execution, communication)))
+    }
+
+    /// Runs the schedule on uploaded inputs.
+    fn execute<'a>(
+        &'a mut self,
+        collectives: Option<&'a mut dyn Collectives>,
+    ) -> Result<(Duration, CommunicationTables), SessionError> {
+        self.device.take_usage(); // forget a run that failed
+        let launched = Instant::now();
+        let communication = self.schedule.execute(self.device.as_mut(), collectives)?;
+        Ok((launched.elapsed(), communication))
+    }
+
+    fn profile(
+        &mut self,
+        wall: Duration,
+        execution: Duration,
+        communication: CommunicationTables,
+    ) -> Profile {
+        Profile {
+            wall,
             execution,
             threads: self.device.threads(),
             stages: self.stages.clone(),
             usage: self.device.take_usage(),
-        };
-        Ok((outputs, profile))
+            communication,
+        }
     }
 
-    fn check(&self, inputs: &[Ciphertext]) -> Result<(), SessionError> {
+    /// Checks that ciphertexts are inputs of the program.
+    pub(crate) fn check(&self, inputs: &[Ciphertext]) -> Result<(), SessionError> {
         let expected: Vec<(&Port, &PackedCiphertext)> = self
             .inputs
             .iter()
@@ -285,17 +453,42 @@ fn mismatch(params: &Params, input: &Ciphertext, packed: &PackedCiphertext) -> O
     (input.polynomials() != 2).then(|| Mismatch::Polynomials { given: input.polynomials() })
 }
 
-fn download(
-    params: &Params,
-    device: &mut dyn Device,
-    packed: &PackedCiphertext,
-    addresses: &mut impl Iterator<Item = Address>,
-) -> Result<Ciphertext, DeviceError> {
-    let limbs = 2 * params.basis(packed.level).len();
-    let mut words = vec![0; limbs * params.n()];
-    for (limb, address) in words.chunks_exact_mut(params.n()).zip(addresses) {
-        device.download(address, limb)?;
+/// Does the work of a rank; others are told of an error.
+fn telling<T>(
+    collectives: &mut dyn Collectives,
+    work: impl FnOnce(&mut dyn Collectives) -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
+    let result = work(collectives);
+    if let Err(error) = &result {
+        let causes = std::iter::successors(error.source(), |&cause| cause.source());
+        let reason = causes.fold(error.to_string(), |reason, cause| format!("{reason}: {cause}"));
+        collectives.abort(&reason);
     }
-    let ciphertext = Ciphertext::new(params, packed.level, packed.scale, 2, words);
-    Ok(ciphertext.expect("level and scale of a validated port"))
+    result
+}
+
+/// The primes of all limbs of ports, in order.
+fn primes<'a>(params: &'a Params, ports: &'a [Port]) -> impl Iterator<Item = PrimeIndex> + 'a {
+    ports.iter().flat_map(|port| &port.ciphertexts).flat_map(|packed| {
+        let basis = params.basis(packed.level);
+        basis.iter().chain(basis.iter())
+    })
+}
+
+/// The ciphertexts of ports, limb by limb.
+fn outputs<E>(
+    params: &Params,
+    ports: &[Port],
+    mut limb: impl FnMut(PrimeIndex, &mut [u32]) -> Result<(), E>,
+) -> Result<Vec<Ciphertext>, E> {
+    let ciphertext = |packed: &PackedCiphertext| {
+        let basis = params.basis(packed.level);
+        let mut words = vec![0; 2 * basis.len() * params.n()];
+        for (prime, words) in basis.iter().chain(basis.iter()).zip(words.chunks_exact_mut(params.n())) {
+            limb(prime, words)?;
+        }
+        let ciphertext = Ciphertext::new(params, packed.level, packed.scale, 2, words);
+        Ok(ciphertext.expect("level and scale of a validated port"))
+    };
+    ports.iter().flat_map(|port| &port.ciphertexts).map(ciphertext).collect()
 }

@@ -65,7 +65,7 @@ impl FromStr for Choice {
 impl DeviceArgs {
     /// How sessions are made, prepared by `threads` threads (0: one for each core).
     pub(super) fn session(&self, threads: usize) -> SessionOptions {
-        SessionOptions { threads, plaintext_memory: self.plaintext_memory }
+        SessionOptions { threads, plaintext_memory: self.plaintext_memory, ..SessionOptions::default() }
     }
 
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).

@@ -26,7 +26,7 @@ use crate::profile::{KernelClass, UsageTable};
 pub fn sources(artifact: &Artifact) -> Result<Vec<Source>, SessionError> {
     let params = artifact.validate()?;
     let plaintexts = PlaintextPlan::new(artifact, DeviceId::default())?;
-    let schedule = Schedule::new(artifact, &plaintexts, &Residency::all(artifact, &plaintexts));
+    let schedule = Schedule::new(artifact, &params, &plaintexts, &Residency::all(artifact, &plaintexts));
     let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
     let periods = movable_periods(artifact, &plaintexts, ON_THE_WAY);
     let encoding = periods.into_iter().map(|period| encode::source(&params, period));

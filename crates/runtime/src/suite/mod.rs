@@ -1,6 +1,6 @@
 //! Programs to hold devices against each other.
 //!
-//! [`random`] programs use kernels of every class in every shape that the format allows, in functions that call each other,
+//! [`random`] programs, for one device or several, use kernels of every class in every shape that the format allows, in functions that call each other,
 //! with keys and inputs of random words: nothing of them has a meaning, but all of it has one right result.
 
 pub mod random;
@@ -33,7 +33,12 @@ pub struct Case {
 impl Case {
     /// A random program in a ring of degree `2^log_n`, from 4 to 17, with keys and input of random words.
     pub fn random(rng: &mut ChaCha8Rng, log_n: u8) -> Case {
-        let artifact = random::artifact(rng, log_n);
+        Case::random_on(rng, log_n, 1)
+    }
+
+    /// As [`Case::random`], for any number of devices.
+    pub fn random_on(rng: &mut ChaCha8Rng, log_n: u8, devices: usize) -> Case {
+        let artifact = random::artifact(rng, log_n, devices);
         let params = artifact.validate().expect("random programs are valid");
         let keys = artifact.keys.iter().map(|&request| random_key(rng, &params, request)).collect();
         let inputs = artifact.inputs.iter().flat_map(|port| &port.ciphertexts);

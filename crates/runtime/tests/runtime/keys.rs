@@ -1,15 +1,19 @@
 //! The key store: what it finds, what it refuses.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use cerium_artifact::kernel::Half;
+use cerium_artifact::{Operand, Step};
 use cerium_ckks::automorphism::galois_element;
 use cerium_ckks::basis::Level;
 use cerium_ckks::evaluation_key::{EvaluationKey, KeyKind, KeyRequest};
 use cerium_ckks::params::Params;
 use cerium_ckks::wire;
+use cerium_runtime::key_store::KeyPart;
 use cerium_runtime::progress::silent;
+use cerium_runtime::suite::Case;
 use cerium_runtime::suite::random::small_params;
 use cerium_runtime::suite::random_key;
 use cerium_runtime::{KeyStore, KeyStoreError};
@@ -137,4 +141,41 @@ fn keys_of_another_program_or_parameters_do_not_fit() {
     let foreign = Params::new(small_params(6)).unwrap();
     let error = store.check(&foreign, &[request]).unwrap_err();
     assert!(matches!(error, KeyStoreError::OtherParams { .. }), "{error}");
+}
+
+#[test]
+fn parts_hold_what_is_read_and_nothing_else() {
+    let mut rng = fresh_rng();
+    for devices in [2, 5] {
+        let Case { artifact, params, keys, .. } = Case::random_on(&mut rng, 5, devices);
+        let whole = KeyStore::from_keys(&params, &artifact.keys, keys.clone(), 1, &silent).unwrap();
+        let parts = KeyPart::all(&artifact, &params);
+        let stores =
+            KeyStore::parts_of_keys(&params, &artifact.keys, keys.clone(), &parts, 2, &silent).unwrap();
+        for ((store, part), functions) in stores.iter().zip(&parts).zip(&artifact.programs) {
+            assert_eq!(store.bytes(), part.bytes(&params));
+            assert_eq!(store.identity(), whole.identity());
+            store.check(&params, &artifact.keys).unwrap();
+            let mut read = BTreeSet::new();
+            for step in functions.iter().flat_map(|function| &function.steps) {
+                let Step::Launch(kernel) = step else { continue };
+                for load in kernel.body.blocks().flat_map(|block| &block.loads) {
+                    let Operand::Key { key, digit, half, prime } = *load else { continue };
+                    let limb =
+                        |store: &KeyStore| store.limb(key as usize, digit.into(), half, prime).to_vec();
+                    assert!(limb(store) == limb(&whole));
+                    read.insert((key, digit, prime));
+                }
+            }
+            assert_eq!(store.bytes(), 8 * (read.len() * params.n()) as u64);
+        }
+    }
+    // One device has all of them.
+    let Case { artifact, params, keys, .. } = Case::random(&mut rng, 5);
+    let whole = KeyStore::from_keys(&params, &artifact.keys, keys, 1, &silent).unwrap();
+    assert_eq!(KeyPart::all(&artifact, &params)[0].bytes(&params), whole.bytes());
+    // Other keys for the same manifest are others.
+    let other = artifact.keys.iter().map(|&request| random_key(&mut rng, &params, request)).collect();
+    let other = KeyStore::from_keys(&params, &artifact.keys, other, 1, &silent).unwrap();
+    assert_ne!(other.identity(), whole.identity());
 }

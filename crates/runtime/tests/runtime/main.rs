@@ -4,6 +4,7 @@ mod collectives;
 mod cuda;
 mod keys;
 mod naive;
+mod ranks;
 mod session;
 
 use rand_chacha::ChaCha8Rng;

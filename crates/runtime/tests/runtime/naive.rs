@@ -1,5 +1,6 @@
 //! The meaning of an artifact, written down plainly: one kernel after the other, one block after the other, one instruction
-//! after the other on whole limbs. Knows nothing of pools, tiles, tasks or instruction sets.
+//! after the other on whole limbs; several devices in lock step. Knows nothing of pools, tiles, tasks, instruction sets or
+//! messages.
 
 use std::collections::HashMap;
 
@@ -20,65 +21,188 @@ pub(crate) struct Naive<'a> {
     pub(crate) artifact: &'a Artifact,
     pub(crate) params: &'a Params,
     pub(crate) keys: &'a [EvaluationKey],
-    /// Kernels launched so far.
-    pub(crate) launches: u64,
-    /// Those of them that are in functions, by the stage of the entry that called these.
-    pub(crate) called: Vec<u64>,
+    /// Kernels launched so far, by device.
+    pub(crate) launches: Vec<u64>,
+    /// Those of them that are in functions, by device and by the stage of the entry that called these.
+    pub(crate) called: Vec<Vec<u64>>,
     /// That stage, while a function runs.
     pub(crate) caller: Option<StageId>,
+    /// Collectives of a run.
+    pub(crate) collectives: u64,
+    /// Limbs that each device sends in exchanges.
+    pub(crate) sent: Vec<u64>,
+    /// Limbs that are added up over all devices.
+    pub(crate) added: u64,
 }
 
+/// A function under way on one device.
 struct Activation<'a> {
+    device: usize,
     function: &'a Function,
     args: &'a [Limb],
     locals: Vec<Limb>,
     results: Vec<Limb>,
-    weights: Vec<WeightId>,
+    weights: &'a [WeightId],
+    /// Steps done.
+    step: usize,
+    /// What each collective gives to this device, until it is finished.
+    incoming: Vec<Vec<(Operand, Limb)>>,
 }
 
 impl<'a> Naive<'a> {
     pub(crate) fn new(artifact: &'a Artifact, params: &'a Params, keys: &'a [EvaluationKey]) -> Naive<'a> {
-        Naive { artifact, params, keys, launches: 0, called: vec![0; artifact.stages.len()], caller: None }
+        let (devices, stages) = (artifact.programs.len(), artifact.stages.len());
+        Naive {
+            artifact,
+            params,
+            keys,
+            launches: vec![0; devices],
+            called: vec![vec![0; stages]; devices],
+            caller: None,
+            collectives: 0,
+            sent: vec![0; devices],
+            added: 0,
+        }
     }
 
-    /// The result limbs of the entry.
+    /// The result limbs of the entry, in the order of the ports.
     pub(crate) fn run(&mut self, args: &[Limb]) -> Vec<Limb> {
-        self.call(self.artifact.programs[0].len() - 1, args, vec![])
+        let mut own = vec![Vec::new(); self.artifact.programs.len()];
+        for (prime, limb) in self.primes(&self.artifact.inputs).into_iter().zip(args) {
+            own[self.artifact.home(prime).index()].push(limb.clone());
+        }
+        let results = self.call(self.artifact.programs[0].len() - 1, &own, &[]);
+        let mut results: Vec<_> = results.into_iter().map(Vec::into_iter).collect();
+        let primes = self.primes(&self.artifact.outputs).into_iter();
+        primes.map(|prime| results[self.artifact.home(prime).index()].next().unwrap()).collect()
     }
 
-    fn call(&mut self, function: usize, args: &[Limb], weights: Vec<WeightId>) -> Vec<Limb> {
-        let function = &self.artifact.programs[0][function];
-        let mut activation = Activation {
-            function,
-            args,
-            locals: vec![vec![]; function.frame as usize],
-            results: vec![vec![]; function.results.len()],
-            weights,
-        };
-        for step in &function.steps {
-            match step {
-                Step::Launch(kernel) => self.launch(kernel, &mut activation),
-                Step::Call { stage, function, args, results, weights } => {
+    fn primes(&self, ports: &[Port]) -> Vec<PrimeIndex> {
+        let ciphertexts = ports.iter().flat_map(|port| &port.ciphertexts);
+        let bases = ciphertexts.map(|packed| self.params.basis(packed.level));
+        bases.flat_map(|basis| basis.iter().chain(basis.iter())).collect()
+    }
+
+    /// Runs a function on all devices in lock step: each up to the next thing that all do together, then that. Arguments and
+    /// results by device.
+    fn call(&mut self, function: usize, args: &[Vec<Limb>], weights: &[WeightId]) -> Vec<Vec<Limb>> {
+        let programs = self.artifact.programs.iter().enumerate();
+        let mut activations: Vec<Activation> = programs
+            .map(|(device, program)| Activation {
+                device,
+                function: &program[function],
+                args: &args[device],
+                locals: vec![vec![]; program[function].frame as usize],
+                results: vec![vec![]; program[function].results.len()],
+                weights,
+                step: 0,
+                incoming: Vec::new(),
+            })
+            .collect();
+        loop {
+            let together = activations.iter_mut().map(|activation| self.advance(activation));
+            let together: Vec<Option<&Step>> = together.collect();
+            match together[0] {
+                None => break,
+                Some(Step::Call { stage, function, weights, .. }) => {
                     let caller = self.caller;
                     self.caller = caller.or(Some(*stage));
-                    let args: Vec<Limb> = args.iter().map(|&a| self.read(a, &activation)).collect();
-                    let weights = weights.iter().map(|&w| activation.resolve(w)).collect();
-                    let values = self.call(function.0 as usize, &args, weights);
-                    for (&result, value) in results.iter().zip(values) {
-                        activation.write(result, value);
+                    let weights: Vec<WeightId> =
+                        weights.iter().map(|&weight| activations[0].resolve(weight)).collect();
+                    let bound = activations.iter().zip(&together).map(|(activation, step)| match step {
+                        Some(Step::Call { args, .. }) => {
+                            args.iter().map(|&arg| self.read(arg, activation)).collect()
+                        }
+                        other => panic!("one device calls, another does {other:?}"),
+                    });
+                    let bound: Vec<Vec<Limb>> = bound.collect();
+                    let values = self.call(function.0 as usize, &bound, &weights);
+                    for ((activation, step), values) in activations.iter_mut().zip(&together).zip(values) {
+                        let Some(Step::Call { results, .. }) = step else { unreachable!("seen above") };
+                        results
+                            .iter()
+                            .zip(values)
+                            .for_each(|(&result, value)| activation.write(result, value));
                     }
                     self.caller = caller;
                 }
-                Step::Start(_) | Step::Finish(_) => unreachable!("the program of one device moves no limbs"),
+                Some(_) => {
+                    let movements = together.iter().map(|step| match step {
+                        Some(Step::Start(collective)) => &collective.movement,
+                        other => panic!("one device starts a collective, another does {other:?}"),
+                    });
+                    self.collective(&movements.collect::<Vec<_>>(), &mut activations);
+                }
             }
         }
-        activation.results
+        activations.into_iter().map(|activation| activation.results).collect()
+    }
+
+    /// Does what a device does on its own; gives the next step that all do together, or none at the end.
+    fn advance<'f>(&mut self, activation: &mut Activation<'f>) -> Option<&'f Step> {
+        let function: &'f Function = activation.function;
+        for step in &function.steps[activation.step..] {
+            activation.step += 1;
+            match step {
+                Step::Launch(kernel) => self.launch(kernel, activation),
+                Step::Finish(number) => {
+                    for (operand, limb) in std::mem::take(&mut activation.incoming[*number as usize]) {
+                        activation.write(operand, limb);
+                    }
+                }
+                Step::Call { .. } | Step::Start(_) => return Some(step),
+            }
+        }
+        None
+    }
+
+    /// What all devices have in their slots now is what others will get.
+    fn collective(&mut self, movements: &[&Movement], activations: &mut [Activation]) {
+        self.collectives += 1;
+        let mut incoming = vec![Vec::new(); movements.len()];
+        for (to, movement) in movements.iter().enumerate() {
+            match movement {
+                Movement::Exchange { receives, .. } => {
+                    for (from, sender) in movements.iter().enumerate() {
+                        let Movement::Exchange { sends, .. } = sender else {
+                            panic!("an exchange with a sum")
+                        };
+                        let sent = sends.iter().filter(|limb| limb.to.index() == to);
+                        let received = receives.iter().filter(|limb| limb.from.index() == from);
+                        for (send, receive) in sent.zip(received) {
+                            self.sent[from] += 1;
+                            incoming[to].push((receive.limb, self.read(send.limb, &activations[from])));
+                        }
+                    }
+                }
+                Movement::AllReduce { limbs } => {
+                    self.added += limbs.len() as u64 * u64::from(to == 0);
+                    for (index, &(prime, limb)) in limbs.iter().enumerate() {
+                        let q = self.params.modulus(prime);
+                        let mut sum = vec![0; self.params.n()];
+                        for (other, activation) in movements.iter().zip(&*activations) {
+                            let Movement::AllReduce { limbs } = other else {
+                                panic!("a sum with an exchange")
+                            };
+                            let part = self.read(limbs[index].1, activation);
+                            sum.iter_mut().zip(part).for_each(|(sum, part)| *sum = q.add(*sum, part));
+                        }
+                        incoming[to].push((limb, sum));
+                    }
+                }
+            }
+        }
+        for (activation, incoming) in activations.iter_mut().zip(incoming) {
+            // What is on its way is nowhere yet.
+            incoming.iter().for_each(|(operand, _)| activation.write(*operand, vec![]));
+            activation.incoming.push(incoming);
+        }
     }
 
     fn launch(&mut self, kernel: &Kernel, activation: &mut Activation) {
-        self.launches += 1;
+        self.launches[activation.device] += 1;
         if let Some(caller) = self.caller {
-            self.called[usize::from(caller.0)] += 1;
+            self.called[activation.device][usize::from(caller.0)] += 1;
         }
         let mut stores: Vec<(Operand, Limb)> = Vec::new();
         let mut store = |stored: &[Operand], program: &Program, registers: &[Limb]| {

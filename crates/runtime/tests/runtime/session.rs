@@ -37,7 +37,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
             let mut naive = Naive::new(&artifact, &params, &keys);
             let expected = naive.run(&limbs).concat();
             let counted = measure(&artifact).unwrap();
-            assert_eq!(counted.usage.total().launches, naive.launches);
+            assert_eq!(counted.usage.total().launches, naive.launches[0]);
             for threads in 1..=3 {
                 for isa in Isa::available() {
                     let mut session = session(&artifact, &keys, CpuDevice::with_isa(threads, isa).unwrap());
@@ -57,7 +57,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
                         // What functions took is counted by their own stages and by those that called them.
                         let UsageTables { functions, called, .. } = &profile.usage;
                         assert_eq!(functions.total(), called.total());
-                        for (stage, launches) in naive.called.iter().enumerate() {
+                        for (stage, launches) in naive.called[0].iter().enumerate() {
                             assert_eq!(called.stage(StageId(stage as u16)).launches, *launches);
                         }
                     }
@@ -76,7 +76,7 @@ fn random_programs_agree_with_the_naive_interpreter() {
 fn the_artifact_survives_its_file() {
     let mut rng = fresh_rng();
     for _ in 0..20 {
-        let artifact = random::artifact(&mut rng, 4);
+        let artifact = random::artifact(&mut rng, 4, 1);
         assert_eq!(Artifact::from_bytes(&artifact.to_bytes().unwrap()).unwrap(), artifact);
     }
 }
@@ -134,7 +134,7 @@ fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
             let open = |plaintext_memory, threads| {
                 let keys = KeyStore::from_keys(&params, &artifact.keys, keys.clone(), 1, &silent).unwrap();
                 let device = Box::new(CpuDevice::new(threads).unwrap());
-                let options = SessionOptions { threads: 1, plaintext_memory };
+                let options = SessionOptions { threads: 1, plaintext_memory, ..SessionOptions::default() };
                 Session::with_options(&artifact, keys, device, &options, &silent)
             };
             let mut whole = open(Some(u64::MAX), 1).unwrap();
