@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::mpi::MpiError;
 use super::news::{Failure, FailureKind};
 use crate::device::DeviceError;
 
@@ -51,6 +52,9 @@ pub enum CollectiveError {
         /// What came.
         found: String,
     },
+    /// MPI cannot be used.
+    #[error(transparent)]
+    Mpi(#[from] MpiError),
     /// The device could not read or write limbs.
     #[error(transparent)]
     Device(#[from] DeviceError),

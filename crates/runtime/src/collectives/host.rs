@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::news::{Carrier, Failure, Message, News, Part, Tag};
+use super::wire::{pack, unpack};
 use super::{CollectiveError, Collectives, Exchange, Patience, Started, Sum};
 use crate::device::{Address, Device};
 
@@ -87,22 +88,6 @@ fn add(share: &mut [u32], summands: &[u32], start: usize, sums: &[Sum], limb_wor
         }
         done = end;
     }
-}
-
-/// Bytes as words: how many there are, low half first, then four to a word.
-fn pack(bytes: &[u8]) -> Vec<u32> {
-    let length = bytes.len() as u64;
-    let mut words = vec![0; 2 + bytes.len().div_ceil(4)];
-    (words[0], words[1]) = (length as u32, (length >> 32) as u32);
-    bytemuck::cast_slice_mut(&mut words[2..])[..bytes.len()].copy_from_slice(bytes);
-    words
-}
-
-/// The bytes of packed words; `None` if they are not packed bytes.
-fn unpack(words: &[u32]) -> Option<Vec<u8>> {
-    let [low, high, rest @ ..] = words else { return None };
-    let length = usize::try_from(u64::from(*high) << 32 | u64::from(*low)).ok()?;
-    (length.div_ceil(4) == rest.len()).then(|| bytemuck::cast_slice(rest)[..length].to_vec())
 }
 
 impl HostCollectives {

@@ -3,16 +3,18 @@
 //! A program for D devices runs as D *ranks*, each with a device of its own, numbered from 0. All ranks start the same
 //! collectives in the same order. [`Collectives`] is what a session asks for; behind it are
 //!
-//! - [`HostCollectives`]: limbs go through the memory of the hosts. What is missing is who carries messages: [`threads`] of one
-//!   process hand them to each other.
+//! - [`HostCollectives`]: limbs go through the memory of the hosts. Messages are carried between [`threads`] of one process, or
+//!   between processes by [`mpi`].
 //!
 //! No wait is endless: a rank that is lost or gives up is named on all others, at once where the carrier notices it (an end
 //! of file, a thread that panics), and after [`Patience`] where it does not. After a failure every call returns it again.
 
 mod error;
 mod host;
+pub mod mpi;
 mod news;
 pub mod threads;
+mod wire;
 
 use std::time::Duration;
 

@@ -9,6 +9,7 @@ use cerium_runtime::device::Address;
 use rand_core::RngCore;
 
 use super::script::{device, play};
+use super::{ring, ring_until_failure};
 use crate::fresh_rng;
 
 const PATIENT: Patience = Patience { wait: Duration::from_secs(120), silence: Duration::from_secs(120) };
@@ -21,26 +22,6 @@ fn on_all<T: Send>(ranks: Vec<HostCollectives>, act: impl Fn(HostCollectives) ->
         let threads: Vec<_> = ranks.into_iter().map(|ranks| scope.spawn(move || act(ranks))).collect();
         threads.into_iter().map(|thread| thread.join().ok()).collect()
     })
-}
-
-/// Gives slot 0 to the next rank and takes slot 1 from the one before.
-fn ring(ranks: &HostCollectives) -> Exchange {
-    let (rank, size) = (ranks.rank(), ranks.size());
-    let sends = vec![((rank + 1) % size, Address(0))];
-    Exchange { sends, receives: vec![((rank + size - 1) % size, Address(1))] }
-}
-
-/// Rings until something fails.
-fn ring_until_failure(ranks: &mut HostCollectives) -> CollectiveError {
-    let mut device = device(4, 2);
-    loop {
-        let exchange = ring(ranks);
-        let finished =
-            ranks.start(&exchange, &mut device).and_then(|started| ranks.finish(started, &mut device));
-        if let Err(error) = finished {
-            return error;
-        }
-    }
 }
 
 #[test]
