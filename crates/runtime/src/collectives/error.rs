@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::mpi::MpiError;
 use super::news::{Failure, FailureKind};
+use super::tcp::MeetingError;
 use crate::device::DeviceError;
 
 /// Why a collective failed.
@@ -55,6 +56,9 @@ pub enum CollectiveError {
     /// MPI cannot be used.
     #[error(transparent)]
     Mpi(#[from] MpiError),
+    /// Ranks did not find each other.
+    #[error(transparent)]
+    Meeting(#[from] MeetingError),
     /// The device could not read or write limbs.
     #[error(transparent)]
     Device(#[from] DeviceError),

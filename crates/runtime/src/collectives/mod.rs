@@ -4,15 +4,17 @@
 //! collectives in the same order. [`Collectives`] is what a session asks for; behind it are
 //!
 //! - [`HostCollectives`]: limbs go through the memory of the hosts. Messages are carried between [`threads`] of one process, or
-//!   between processes by [`mpi`].
+//!   between processes by [`mpi`] or [`tcp`]. [`Launch`] says which rank a process is, and joins the others.
 //!
 //! No wait is endless: a rank that is lost or gives up is named on all others, at once where the carrier notices it (an end
 //! of file, a thread that panics), and after [`Patience`] where it does not. After a failure every call returns it again.
 
 mod error;
 mod host;
+mod launch;
 pub mod mpi;
 mod news;
+pub mod tcp;
 pub mod threads;
 mod wire;
 
@@ -20,6 +22,7 @@ use std::time::Duration;
 
 pub use error::CollectiveError;
 pub use host::HostCollectives;
+pub use launch::{Launch, LaunchError, Launcher};
 pub use news::{Failure, FailureKind};
 
 use crate::device::{Address, Device};

@@ -3,6 +3,7 @@
 mod hosts;
 mod mpi;
 mod script;
+mod tcp;
 mod threads;
 
 use cerium_runtime::collectives::{CollectiveError, Collectives, Exchange, HostCollectives};
