@@ -2,14 +2,16 @@
 //!
 //! What a kernel asks for is counted from its blocks ([`Demand`]); how long each of it takes is measured ([`Speed`]). Programs
 //! before and after transforms and conversions are counted like elementwise kernels, so that words which never leave a cache
-//! cost what they cost there, and keys what memory takes to deliver them. Threads are taken to share all work evenly.
+//! cost what they cost there, and keys what memory takes to deliver them. Threads are taken to share all work evenly. The ranks of
+//! a program for several devices share the threads, and hand limbs to each other between kernels.
 
 use std::ops::AddAssign;
 
-use cerium_artifact::cost::{calls, calls_by_stage};
+use cerium_artifact::cost::calls;
 use cerium_artifact::kernel::{Block, Body, Kernel};
-use cerium_artifact::{Artifact, DeviceId, Function, Operand, StageId, Step};
+use cerium_artifact::{Artifact, Function, Operand, StageId, Step};
 use cerium_ckks::params::Params;
+use cerium_emit::cost::{DeviceTimeline, Group, Spent, Timeline};
 use cerium_runtime::KernelClass;
 
 use crate::speed::Speed;
@@ -26,27 +28,14 @@ pub(crate) struct StageSeconds {
 }
 
 impl StageSeconds {
-    /// What kernels take, each given as the index of its function, its stage, and the seconds of one launch.
-    pub(crate) fn of_kernels(
-        artifact: &Artifact,
-        kernels: impl IntoIterator<Item = (usize, StageId, f64)>,
-    ) -> StageSeconds {
-        let zeros = || vec![0.0; artifact.stages.len()];
-        let mut seconds = StageSeconds { entry: zeros(), functions: zeros(), called: zeros() };
-        let functions = artifact.functions(DeviceId::default());
-        let entry = functions.len().saturating_sub(1);
-        let callers = calls_by_stage(functions);
-        for (function, stage, once) in kernels {
-            if function == entry {
-                seconds.entry[usize::from(stage.0)] += once;
-                continue;
-            }
-            for (caller, &calls) in &callers[function] {
-                seconds.functions[usize::from(stage.0)] += calls as f64 * once;
-                seconds.called[usize::from(caller.0)] += calls as f64 * once;
-            }
+    /// What a device spends, with kernels and without.
+    pub(crate) fn of_device(timeline: &DeviceTimeline) -> StageSeconds {
+        let seconds = |table: &[Spent]| table.iter().map(Spent::seconds).collect();
+        StageSeconds {
+            entry: seconds(&timeline.entry),
+            functions: seconds(&timeline.functions),
+            called: seconds(&timeline.called),
         }
-        seconds
     }
 
     /// As measured: kernels of the entry, kernels of functions, and what each stage of the entry called, by stage.
@@ -78,29 +67,52 @@ impl StageSeconds {
 /// The predicted time of a run on this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Prediction {
-    /// By stage.
+    /// By stage, of the rank that ends last.
     pub(crate) stages: StageSeconds,
-    /// By class, in the order of [`KernelClass::ALL`].
+    /// By class, in the order of [`KernelClass::ALL`], of the rank that ends last.
     classes: [f64; KernelClass::ALL.len()],
+    /// The ranks, one if the program is for one device.
+    pub(crate) group: Group,
+    /// When they do what.
+    pub(crate) timeline: Timeline,
 }
 
 impl Prediction {
-    /// Predicts a run of a validated artifact on as many threads as the speed was measured with.
+    /// Predicts a run of a validated artifact on as many threads as the speed was measured with, which its devices share.
     pub(crate) fn new(artifact: &Artifact, params: &Params, speed: &Speed) -> Prediction {
-        let mut classes = [0.0; KernelClass::ALL.len()];
-        let mut kernels = Vec::new();
-        let functions = artifact.functions(DeviceId::default());
-        for (index, (function, calls)) in functions.iter().zip(calls(functions)).enumerate() {
-            for step in &function.steps {
-                let Step::Launch(kernel) = step else { continue };
+        let ranks = artifact.programs.len();
+        let threads = speed.threads as f64 / ranks as f64;
+        let once = |function: &Function, step: &Step| match step {
+            Step::Launch(kernel) => {
                 let class = KernelClass::of(&kernel.body);
                 let demand = Demand::of(kernel, function, params.log_n());
-                let once = demand.seconds(class, speed) / speed.threads as f64;
-                classes[class as usize] += calls as f64 * once;
-                kernels.push((index, kernel.stage, once));
+                (class, demand.seconds(class, speed) / threads)
+            }
+            Step::Call { .. } | Step::Start(_) | Step::Finish(_) => (KernelClass::Elementwise, 0.0),
+        };
+        let launches: Vec<Vec<Vec<(KernelClass, f64)>>> = artifact
+            .programs
+            .iter()
+            .map(|program| {
+                let of = |function: &Function| -> Vec<_> {
+                    function.steps.iter().map(|step| once(function, step)).collect()
+                };
+                program.iter().map(of).collect()
+            })
+            .collect();
+        let group = Group::threads(ranks, 1.0 / speed.hand_byte, speed.wake);
+        let timeline = Timeline::new(artifact, &group, params.log_n(), |device, function, step| {
+            launches[device.index()][function][step].1
+        });
+        let last = timeline.last();
+        let mut classes = [0.0; KernelClass::ALL.len()];
+        for (function, calls) in launches[last].iter().zip(calls(&artifact.programs[last])) {
+            for &(class, seconds) in function {
+                classes[class as usize] += calls as f64 * seconds;
             }
         }
-        Prediction { stages: StageSeconds::of_kernels(artifact, kernels), classes }
+        let stages = StageSeconds::of_device(&timeline.devices[last]);
+        Prediction { stages, classes, group, timeline }
     }
 
     /// Seconds of a run.
@@ -210,8 +222,16 @@ mod tests {
         let source = bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1);
         let artifact =
             compile(&source, &CompileOptions::default(), &mut Trace::default()).expect("it compiles");
-        let unit =
-            Speed { ntt: 1.0, intt: 1.0, base_convert: 1.0, limb_byte: 1.0, memory_byte: 1.0, threads: 1 };
+        let unit = Speed {
+            ntt: 1.0,
+            intt: 1.0,
+            base_convert: 1.0,
+            limb_byte: 1.0,
+            memory_byte: 1.0,
+            hand_byte: 1.0,
+            wake: 1.0,
+            threads: 1,
+        };
         let prediction = Prediction::new(&artifact, &params, &unit);
         let ids = || (0..artifact.stages.len()).map(|index| StageId(index as u16));
         let is_all = |sum: f64| (sum / prediction.total() - 1.0).abs() < 1e-9;

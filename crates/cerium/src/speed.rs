@@ -1,7 +1,7 @@
 //! How fast this machine is, measured on the spot: what `explain` predicts times from.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use cerium_ckks::basis::PrimeIndex;
@@ -24,6 +24,10 @@ const FAR_BYTES: usize = 64 << 20;
 const SOURCES: usize = 6;
 const TARGETS: usize = 24;
 
+/// Limbs that ranks hand over at once when that is measured, and how often a thread wakes another.
+const HANDED: usize = 8;
+const WAKES: u32 = 200;
+
 /// Seconds of a thread for each unit of what kernels ask for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Speed {
@@ -36,6 +40,10 @@ pub(crate) struct Speed {
     pub(crate) limb_byte: f64,
     /// A byte of a key or a plaintext that a program loads: they come from memory.
     pub(crate) memory_byte: f64,
+    /// A byte of a limb that a rank hands to another, or takes from it.
+    pub(crate) hand_byte: f64,
+    /// From the moment in which a rank sends a message to that in which another has it who slept.
+    pub(crate) wake: f64,
     /// Threads that were busy while this was measured.
     pub(crate) threads: usize,
 }
@@ -57,6 +65,8 @@ impl Speed {
             base_convert: mean(|speed| speed.base_convert),
             limb_byte: mean(|speed| speed.limb_byte),
             memory_byte: mean(|speed| speed.memory_byte),
+            hand_byte: mean(|speed| speed.hand_byte),
+            wake: wake(),
             threads,
         }
     }
@@ -92,14 +102,52 @@ impl Speed {
             mont_mul(isa, &q, &mut limbs[i % near], &source[i % near], &source[(i + 1) % near]);
         });
         let from_memory = timed(&mut |i| mont_mul(isa, &q, &mut limbs[0], &source[0], far[i % far.len()]));
+        // As ranks do: limbs are copied to a message of their own, and out of another one.
+        let handed = timed(&mut |i| {
+            let mut message = vec![0; HANDED * n];
+            for (index, words) in message.chunks_exact_mut(n).enumerate() {
+                words.copy_from_slice(&source[(HANDED * i + index) % near]);
+            }
+            for (index, words) in black_box(message).chunks_exact(n).enumerate() {
+                limbs[(HANDED * i + index) % near].copy_from_slice(words);
+            }
+        });
         Speed {
             ntt: ntt / butterflies,
             intt: intt / (butterflies + words),
             base_convert: base_convert / (words * (SOURCES + (SOURCES + 1) * TARGETS) as f64),
             limb_byte: in_cache / (12.0 * words),
             memory_byte: from_memory / (4.0 * words),
+            hand_byte: handed / (2.0 * HANDED as f64 * 4.0 * words),
+            wake: 0.0,
             threads: 1,
         }
+    }
+}
+
+/// Seconds in which a thread that waits for a message has it: half of the time for one and an answer.
+fn wake() -> f64 {
+    let (to_other, from_here) = mpsc::channel::<()>();
+    let (to_here, from_other) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || from_here.iter().try_for_each(|()| to_here.send(())));
+        let start = Instant::now();
+        for _ in 0..WAKES {
+            to_other.send(()).expect("the other thread listens");
+            from_other.recv().expect("the other thread answers");
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        drop(to_other);
+        seconds / f64::from(2 * WAKES)
+    })
+}
+
+/// Threads that are busy at once when each of so many ranks has `threads` of them, or its share of the cores for 0.
+pub(crate) fn of_ranks(threads: usize, ranks: usize) -> usize {
+    match (threads, ranks) {
+        (0, _) => cores(0),
+        (_, 1) => threads,
+        (_, _) => (threads * ranks).min(cores(0)),
     }
 }
 

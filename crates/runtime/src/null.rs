@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::executor::Schedule;
-use crate::key_store::KeyStore;
+use crate::key_store::{KeyPart, KeyStore};
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextPlan, Plaintexts, Residency};
 use crate::profile::{CommunicationTables, KernelClass, UsageTable, UsageTables};
 use crate::session::SessionError;
@@ -132,7 +132,7 @@ pub struct Measurement {
     pub plaintext_bytes: u64,
     /// Bytes of raw weights that the runtime needs because not all plaintexts are resident.
     pub raw_weight_bytes: u64,
-    /// Bytes of the expanded evaluation keys.
+    /// Bytes of the expanded evaluation keys: of one of several devices those that its kernels read.
     pub key_bytes: u64,
 }
 
@@ -157,14 +157,13 @@ pub fn measure_within(
         .prepare(&params, &schedule.runs(artifact), schedule.pool_limbs(), artifact.stages.len())
         .expect(infallible);
     let communication = schedule.execute(&mut device, None).expect(infallible);
-    let key_limbs =
-        artifact.keys.iter().map(|key| 2 * (key.digits(&params).len() * key.basis(&params).len()) as u64);
+    let keys = KeyPart::all(artifact, &params);
     Ok(Measurement {
         usage: device.take_usage(),
         communication,
         pool_bytes: device.pool_bytes(),
         plaintext_bytes: residency.resident_bytes() + residency.working_bytes(),
         raw_weight_bytes: residency.raw_bytes(artifact, &plaintexts),
-        key_bytes: key_limbs.sum::<u64>() * 4 * params.n() as u64,
+        key_bytes: keys[on.index()].bytes(&params),
     })
 }

@@ -107,6 +107,64 @@ fn times_are_predicted_for_gpus_that_are_not_there() {
     refused(&["explain", "leveled-16", "--device", "h200"], &["leveled-16 has no levels for bootstrapping"]);
 }
 
+/// The figure of every device.
+fn of_devices(report: &Value, figure: &str) -> Vec<f64> {
+    let each = report["devices"]["each"].as_array().unwrap();
+    each.iter().map(|device| device[figure].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn several_devices_wait_for_each_other() {
+    let report = |more: &[&str]| json(&[&["explain", "insecure-boot-40", "--device", "h200"], more].concat());
+    let alone = report(&[]);
+    assert_eq!(alone["devices"], Value::Null);
+    let nvlink = report(&["--devices", "2"]);
+    assert_parts_are_all(&nvlink, "predicted_seconds");
+    // What devices spend is the time until they end, and the last one's is that of the run.
+    let parts =
+        ["kernel_seconds", "waiting_seconds_link", "waiting_seconds_latency", "waiting_seconds_late_devices"];
+    let ends = of_devices(&nvlink, "end_seconds");
+    for (device, &end) in ends.iter().enumerate() {
+        let sum: f64 = parts.iter().map(|part| of_devices(&nvlink, part)[device]).sum();
+        assert!((sum / end - 1.0).abs() < 1e-9, "device {device}: {sum} of {end}");
+    }
+    let last = ends.iter().fold(0.0, |last: f64, &end| last.max(end));
+    assert!((last / nvlink["predicted_seconds"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+    // Stages send what devices send.
+    let stages = nvlink["devices"]["stages"].as_array().unwrap();
+    let by_stage: u64 = stages.iter().map(|stage| stage["bytes_sent_by_all"].as_u64().unwrap()).sum();
+    assert_eq!(by_stage as f64, of_devices(&nvlink, "bytes_sent").iter().sum::<f64>());
+    // A slower link takes longer.
+    let pcie = report(&["--devices", "2", "--link", "pcie", "--nodes", "1"]);
+    assert!(pcie["predicted_seconds"].as_f64() > nvlink["predicted_seconds"].as_f64());
+    let nodes = report(&["--devices", "2", "--nodes", "2"]);
+    assert!(of_devices(&nodes, "bytes_sent_to_other_nodes").iter().all(|&bytes| bytes > 0.0));
+    refused(
+        &["explain", "insecure-boot-40", "--device", "h200", "--devices", "2", "--nodes", "3"],
+        &["2 devices cannot be in 3 nodes"],
+    );
+    let folder = TempDir::new().unwrap();
+    let page = folder.path().join("devices.html").to_str().unwrap().to_string();
+    let shown = ok(&["explain", "insecure-boot-40", "--devices", "2", "--html", &page]);
+    for part in ["2 ranks of", "sent by all", "bootstrap eval_mod"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+        assert!(fs::read_to_string(&page).unwrap().contains(part), "no {part:?} on the page");
+    }
+}
+
+/// Gigabytes of keys on every device, and a run that takes this machine seconds, but nothing of it is made: it is only walked.
+#[test]
+fn large_programs_are_walked_on_many_devices() {
+    let report = json(&["explain", "boot-40", "--device", "h200", "--devices", "2"]);
+    assert_eq!(report["devices"]["count"], 2);
+    // Keys of 6.13 GB are spread.
+    let keys = of_devices(&report, "key_bytes");
+    assert!(keys.iter().all(|&part| part < 3.5e9) && keys.iter().sum::<f64>() < 6.5e9, "{keys:?}");
+    let memory = of_devices(&report, "memory_bytes");
+    assert!(memory.iter().zip(keys).all(|(&all, keys)| all > keys), "{memory:?}");
+    assert!(of_devices(&report, "collectives").iter().all(|&count| count > 0.0));
+}
+
 #[test]
 fn a_measured_run_stands_beside_the_prediction() {
     let shared = Fixture::get();

@@ -1,6 +1,6 @@
 //! The predicted time of a program on several devices of one kind.
 
-use cerium_artifact::Artifact;
+use cerium_artifact::{Artifact, Function};
 use cerium_ckks::params::Params;
 
 use super::device::Gpu;
@@ -24,25 +24,23 @@ impl GroupPrediction {
     }
 
     /// The launches of the device that ends last.
-    pub fn last(&self) -> Option<&Prediction> {
-        let ends = self.devices.iter().zip(&self.timeline.devices);
-        ends.max_by(|a, b| a.1.end.total_cmp(&b.1.end)).map(|(prediction, _)| prediction)
+    pub fn last(&self) -> &Prediction {
+        &self.devices[self.timeline.last()]
     }
 }
 
-/// Predicts the time of a run of a validated artifact on a group of as many GPUs as it is for. Every device has a model of its
-/// own L2 cache; what it receives it reads from memory.
+/// Predicts the time of a run of a validated artifact on a group of as many GPUs as it is for. Every device has an L2 cache of its
+/// own, and reads what it receives from memory.
 ///
 /// # Panics
 /// If the group has another number of devices than the artifact.
 pub fn predict_group(artifact: &Artifact, params: &Params, gpu: &Gpu, group: &Group) -> GroupPrediction {
     let devices: Vec<Prediction> =
         artifact.devices().map(|device| predict_device(artifact, params, gpu, device)).collect();
-    let mut seconds: Vec<Vec<Vec<f64>>> = artifact
-        .programs
-        .iter()
-        .map(|functions| functions.iter().map(|function| vec![0.0; function.steps.len()]).collect())
-        .collect();
+    let none = |functions: &Vec<Function>| -> Vec<Vec<f64>> {
+        functions.iter().map(|function| vec![0.0; function.steps.len()]).collect()
+    };
+    let mut seconds: Vec<Vec<Vec<f64>>> = artifact.programs.iter().map(none).collect();
     for (seconds, prediction) in seconds.iter_mut().zip(&devices) {
         for launch in &prediction.launches {
             seconds[launch.function.0 as usize][launch.step] += launch.time.seconds;

@@ -137,6 +137,9 @@ pub struct Group {
     pub link: Link,
     /// Between nodes.
     pub network: Link,
+    /// Bytes that a device hands over or takes in a second where it does so itself, between kernels; `None` where limbs move
+    /// beside them.
+    pub hands: Option<f64>,
 }
 
 /// What a collective takes of one device.
@@ -148,6 +151,10 @@ pub struct Transfer {
     pub latency: f64,
     /// Seconds in which bytes move.
     pub moving: f64,
+    /// Seconds without kernels that it takes to hand over what it sends, when it starts.
+    pub gives: f64,
+    /// Seconds without kernels that it takes to take in what it receives, when it finishes.
+    pub takes: f64,
     /// Bytes that it sends, to other nodes among them.
     pub sent: u64,
     /// Bytes that it sends to other nodes.
@@ -161,7 +168,20 @@ impl Group {
     /// If the nodes would not be of one size.
     pub fn new(devices: usize, nodes: usize, link: Link, network: Link) -> Group {
         assert!(nodes > 0 && devices.is_multiple_of(nodes), "{devices} devices in {nodes} nodes");
-        Group { devices, per_node: devices / nodes, link, network }
+        Group { devices, per_node: devices / nodes, link, network, hands: None }
+    }
+
+    /// Threads of one process that hand limbs to each other, so many bytes in a second each, and wake each other in `latency`
+    /// seconds.
+    pub fn threads(devices: usize, hands: f64, latency: f64) -> Group {
+        let measured = |value| figure(value, "measured now");
+        let link = Link {
+            title: "memory",
+            rate: measured(hands),
+            share: figure(1.0, "what is measured is reached"),
+            latency: measured(latency),
+        };
+        Group { devices, per_node: devices.max(1), link, network: link, hands: Some(hands) }
     }
 
     /// Nodes.
@@ -170,7 +190,7 @@ impl Group {
     }
 
     /// What a collective takes of `device`, in a ring of degree `2^log_n`. Link and network are used at once, and each in both
-    /// directions.
+    /// directions; hands do one thing after the other.
     pub fn transfer(&self, device: DeviceId, movement: &Movement, log_n: u32) -> Transfer {
         let limb = 4u64 << log_n;
         let sent = collective_traffic(movement, self.devices, log_n).bytes;
@@ -188,7 +208,9 @@ impl Group {
                 peers.sort_unstable();
                 peers.dedup();
                 let sent_far = bytes(&to, true);
-                Transfer { peers, sent, sent_far, ..self.times(larger(false), larger(true)) }
+                let received = from.len() as u64 * limb;
+                let times = self.times(larger(false), larger(true));
+                self.by_hand(Transfer { peers, sent, sent_far, ..times }, sent as f64, received as f64)
             }
             Movement::AllReduce { limbs } if !limbs.is_empty() => {
                 // Each device of a node adds a share of the limbs, nodes exchange shares, and devices exchange sums.
@@ -199,9 +221,20 @@ impl Group {
                 let one = self.times(near, far);
                 let peers = (0..self.devices).filter(|&peer| peer != device.index()).collect();
                 // Parts go to where they are added before sums come back.
-                Transfer { peers, sent, sent_far: far as u64, latency: 2.0 * one.latency, ..one }
+                let latency = 2.0 * one.latency;
+                let transfer = Transfer { peers, sent, sent_far: far as u64, latency, ..one };
+                let parts = sent as f64 / 2.0;
+                self.by_hand(transfer, parts, 3.0 * parts)
             }
             Movement::AllReduce { .. } => Transfer::default(),
+        }
+    }
+
+    /// A transfer of a device that gives and takes so many bytes, by hand if the group does so.
+    fn by_hand(&self, transfer: Transfer, given: f64, taken: f64) -> Transfer {
+        match self.hands {
+            None => transfer,
+            Some(rate) => Transfer { moving: 0.0, gives: given / rate, takes: taken / rate, ..transfer },
         }
     }
 
@@ -261,10 +294,15 @@ mod tests {
         // Limbs of 4096 bytes at 4096 bytes a second.
         let group = Group::new(4, 1, link(4096.0, 0.5), link(1.0, 9.0));
         let transfer = group.transfer(DeviceId(0), &exchange(&[1, 2, 1], &[3]), 10);
+        let sent = 3 * 4096;
         let expected =
-            Transfer { peers: vec![1, 2, 3], latency: 0.5, moving: 3.0, sent: 3 * 4096, sent_far: 0 };
+            Transfer { peers: vec![1, 2, 3], latency: 0.5, moving: 3.0, sent, ..Transfer::default() };
         assert_eq!(transfer, expected);
         assert_eq!(group.transfer(DeviceId(0), &exchange(&[1], &[2, 3]), 10).moving, 2.0);
+        // By hand, one limb after the other.
+        let hands = Group::threads(4, 4096.0, 0.5);
+        let transfer = hands.transfer(DeviceId(0), &exchange(&[1, 2, 1], &[3]), 10);
+        assert_eq!(transfer, Transfer { moving: 0.0, gives: 3.0, takes: 1.0, ..expected });
         assert_eq!(group.transfer(DeviceId(0), &exchange(&[], &[]), 10), Transfer::default());
     }
 
@@ -272,9 +310,8 @@ mod tests {
     fn other_nodes_are_reached_over_the_network() {
         let group = Group::new(4, 2, link(4096.0, 0.5), link(1024.0, 2.0));
         let transfer = group.transfer(DeviceId(1), &exchange(&[0, 0, 2], &[]), 10);
-        let expected =
-            Transfer { peers: vec![0, 2], latency: 2.0, moving: 4.0, sent: 3 * 4096, sent_far: 4096 };
-        assert_eq!(transfer, expected);
+        assert_eq!((transfer.sent, transfer.sent_far), (3 * 4096, 4096));
+        assert_eq!((transfer.latency, transfer.moving, transfer.peers), (2.0, 4.0, vec![0, 2]));
         // Eight limbs to the other device of the node take longer than one to another node.
         assert_eq!(group.transfer(DeviceId(1), &exchange(&[0, 0, 0, 0, 0, 0, 0, 0, 2], &[]), 10).moving, 8.0);
     }
@@ -286,9 +323,11 @@ mod tests {
         // Of 8 limbs, 4 devices send three shares of two, and their own sum to three.
         let group = Group::new(4, 1, link(4096.0, 0.5), link(1.0, 9.0));
         let transfer = group.transfer(DeviceId(2), &sum, 10);
-        let expected =
-            Transfer { peers: vec![0, 1, 3], latency: 1.0, moving: 12.0, sent: 12 * 4096, sent_far: 0 };
-        assert_eq!(transfer, expected);
+        assert_eq!((transfer.sent, transfer.sent_far), (12 * 4096, 0));
+        assert_eq!((transfer.latency, transfer.moving, transfer.peers), (1.0, 12.0, vec![0, 1, 3]));
+        // By hand, the parts are given; taken are other parts, and sums are given and taken.
+        let transfer = Group::threads(4, 4096.0, 0.5).transfer(DeviceId(2), &sum, 10);
+        assert_eq!((transfer.gives, transfer.takes, transfer.moving), (6.0, 18.0, 0.0));
         // In two nodes: half of the limbs and half of the sums within the node, then half of a share of four twice.
         let group = Group::new(4, 2, link(4096.0, 0.5), link(1024.0, 2.0));
         let transfer = group.transfer(DeviceId(2), &sum, 10);

@@ -4,7 +4,8 @@
 //! A collective is posted on a device when the kernels before its start are done. Limbs of a device move once it and all that it
 //! sends to or receives from have posted the collective and are done with the one before: first nothing for the latency of the
 //! link, then for as long as the bytes take of the one among these devices that has most. `Finish` waits for that. A collective
-//! takes nothing from the kernels that run meanwhile, neither multiprocessors nor bandwidth of memory.
+//! takes nothing from the kernels that run meanwhile, neither multiprocessors nor bandwidth of memory; where devices move limbs by
+//! hand ([`Group::hands`]), they do it in place of kernels, at the start and at the end.
 //!
 //! Every call is walked with the devices as far apart as they are when they make it, so that waiting for a device that is late
 //! anywhere shows where somebody waits for it.
@@ -23,7 +24,7 @@ mod tests;
 pub struct Spent {
     /// Seconds of its kernels.
     pub kernels: f64,
-    /// Seconds without kernels in which its limbs move.
+    /// Seconds without kernels in which its limbs move, or it moves them.
     pub link: f64,
     /// Seconds without kernels in which a collective has begun and no byte moves yet.
     pub latency: f64,
@@ -145,12 +146,13 @@ impl Timeline {
 
     /// Seconds of a run.
     pub fn seconds(&self) -> f64 {
-        self.last().map_or(0.0, |device| device.end)
+        self.devices[self.last()].end
     }
 
-    /// The device that ends last: what it spends is the time of the run.
-    pub fn last(&self) -> Option<&DeviceTimeline> {
-        self.devices.iter().max_by(|a, b| a.end.total_cmp(&b.end))
+    /// The device that ends last, the first of several: what it spends is the time of the run.
+    pub fn last(&self) -> usize {
+        let ends = self.devices.iter().enumerate().rev();
+        ends.max_by(|a, b| a.1.end.total_cmp(&b.1.end)).map_or(0, |(device, _)| device)
     }
 }
 
@@ -163,6 +165,8 @@ struct Move {
     /// When bytes begin to move.
     moves: f64,
     end: f64,
+    /// Seconds to take in what is received.
+    takes: f64,
 }
 
 impl Move {
@@ -170,7 +174,7 @@ impl Move {
     fn waits_from(&self, now: f64) -> Spent {
         let within = |from: f64, to: f64| (to - from.max(now)).max(0.0);
         Spent {
-            link: within(self.moves, self.end),
+            link: within(self.moves, self.end) + self.takes,
             latency: within(self.begin, self.moves),
             peers: within(now, self.begin),
             ..Spent::default()
@@ -252,6 +256,10 @@ impl<'a, F: Fn(DeviceId, usize, usize) -> f64> Walk<'a, F> {
             .zip(started)
             .map(|(device, collective)| self.group.transfer(device, &collective.movement, self.log_n))
             .collect();
+        for ((device, own), collective) in self.devices.iter_mut().zip(&transfers).zip(started) {
+            let given = Spent { link: own.gives, moving: own.gives + own.takes, ..Spent::default() };
+            device.add(collective.stage, caller, given);
+        }
         let ready: Vec<f64> = self
             .devices
             .iter()
@@ -262,14 +270,14 @@ impl<'a, F: Fn(DeviceId, usize, usize) -> f64> Walk<'a, F> {
             let stage = started[device].stage;
             if own.peers.is_empty() {
                 let end = ready[device];
-                moves[device].push(Move { stage, begin: end, moves: end, end });
+                moves[device].push(Move { stage, begin: end, moves: end, end, takes: 0.0 });
                 continue;
             }
             let with = || own.peers.iter().copied().chain([device]);
             let begin = with().map(|peer| ready[peer]).fold(0.0, f64::max);
             let bytes_move = with().map(|peer| transfers[peer].moving).fold(0.0, f64::max);
             let from = begin + own.latency;
-            let moved = Move { stage, begin, moves: from, end: from + bytes_move };
+            let moved = Move { stage, begin, moves: from, end: from + bytes_move, takes: own.takes };
             moves[device].push(moved);
             let spent = Spent {
                 moving: moved.end - begin,

@@ -3,7 +3,7 @@
 use cerium_artifact::cost::program_cost;
 use cerium_artifact::{Artifact, DeviceId, PassFigures, StageId};
 use cerium_ckks::params::Params;
-use cerium_emit::cost::{Bound, Gpu, KernelTotal, Prediction, predict};
+use cerium_emit::cost::{Bound, Gpu, Group, GroupPrediction, KernelTotal, Prediction, predict_group};
 use serde_json::{Map, Value, json};
 
 use super::layers::printable;
@@ -18,31 +18,40 @@ const KERNELS: usize = 20;
 /// The predicted time of a program, fused as it is and less.
 pub(super) struct GpuReport {
     pub(super) gpu: &'static Gpu,
-    prediction: Prediction,
+    pub(super) group: Group,
+    pub(super) prediction: GroupPrediction,
     /// Seconds of the program before fusion and half way, if it was compiled so.
     before: [Option<f64>; 2],
 }
 
 impl GpuReport {
-    /// Predicts a program; `before` holds it unfused and with horizontal fusion only, where there is a source to compile.
-    pub(super) fn new(program: &Program, gpu: &'static Gpu, before: Option<[Artifact; 2]>) -> GpuReport {
-        let seconds = |artifact: &Artifact| Some(predict(artifact, &program.params, gpu).seconds());
-        let before = before.map_or([None; 2], |before| before.each_ref().map(seconds));
-        GpuReport { gpu, prediction: predict(&program.artifact, &program.params, gpu), before }
+    /// Predicts a program on a group of as many devices as it is for; `before` holds it unfused and with horizontal fusion only,
+    /// where there is a source to compile for one device.
+    pub(super) fn new(
+        program: &Program,
+        gpu: &'static Gpu,
+        group: Group,
+        before: [Option<Artifact>; 2],
+    ) -> GpuReport {
+        let predict = |artifact: &Artifact| predict_group(artifact, &program.params, gpu, &group);
+        let before = before.map(|artifact| Some(predict(&artifact?).seconds()));
+        GpuReport { gpu, group, prediction: predict(&program.artifact), before }
     }
 
-    /// Predicted seconds by stage.
-    pub(super) fn stage_seconds(&self, artifact: &Artifact) -> StageSeconds {
-        let launches = self.prediction.launches.iter();
-        StageSeconds::of_kernels(
-            artifact,
-            launches.map(|launch| (launch.function.0 as usize, launch.stage, launch.time.seconds)),
-        )
+    /// Launches of the device that ends last.
+    fn launches(&self) -> &Prediction {
+        self.prediction.last()
+    }
+
+    /// Predicted seconds by stage, of the device that ends last.
+    pub(super) fn stage_seconds(&self) -> StageSeconds {
+        let timeline = &self.prediction.timeline;
+        StageSeconds::of_device(&timeline.devices[timeline.last()])
     }
 
     /// Predicted seconds if nothing overlapped within a launch.
     pub(super) fn seconds_apart(&self) -> f64 {
-        self.prediction.seconds_apart()
+        self.prediction.seconds() - self.launches().seconds() + self.launches().seconds_apart()
     }
 
     /// Figures of each pass with the predicted seconds after it.
@@ -58,7 +67,7 @@ impl GpuReport {
     fn stages<'a>(&self, artifact: &'a Artifact) -> impl Iterator<Item = (&'a str, StageId)> {
         let stages = artifact.stages.iter().enumerate();
         let stages = stages.map(|(index, stage)| (stage.name.as_str(), StageId(index as u16)));
-        stages.filter(|(_, id)| self.prediction.stage(*id) > 0.0)
+        stages.filter(|(_, id)| self.launches().stage(*id) > 0.0)
     }
 
     /// Tables of passes, kernels, and what bounds them.
@@ -84,7 +93,7 @@ impl GpuReport {
     }
 
     fn kernels_section(&self, artifact: &Artifact) -> Section {
-        let prediction = &self.prediction;
+        let prediction = self.launches();
         let mut rows =
             vec![row(["kernel", "stage", "launches", "limbs", "memory", "L2", "bound by", "predicted"])];
         let kernels = prediction.kernels();
@@ -112,7 +121,7 @@ impl GpuReport {
     fn bounds_section(&self) -> Section {
         let mut rows = vec![row(["bound by", "predicted"])];
         for bound in Bound::ALL {
-            let seconds = self.prediction.bound(bound);
+            let seconds = self.launches().bound(bound);
             if seconds > 0.0 {
                 rows.push(row([bound.name(), &milliseconds(seconds)]));
             }
@@ -130,12 +139,12 @@ impl GpuReport {
     /// What only the prediction for a GPU knows.
     pub(super) fn to_json(&self, program: &Program) -> Map<String, Value> {
         let Program { artifact, params, .. } = program;
-        let prediction = &self.prediction;
+        let prediction = self.launches();
         let cost = program_cost(artifact.functions(DeviceId::default()), params.log_n());
         let mut report = json!({
             "device": self.gpu.name,
-            "predicted_ms": 1e3 * prediction.seconds(),
-            "predicted_ms_without_overlap": 1e3 * prediction.seconds_apart(),
+            "predicted_ms": 1e3 * self.prediction.seconds(),
+            "predicted_ms_without_overlap": 1e3 * self.seconds_apart(),
             "launches": cost.launches,
             "bytes": cost.bytes(),
             "device_launches": prediction.count(),

@@ -1,40 +1,46 @@
 //! `cerium explain`: what a program does and costs, without running it.
 
+mod devices;
 mod gpu;
 mod html;
 mod lanes;
 mod layers;
 mod page;
 mod report;
+mod scaling;
 mod text;
 
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use cerium_artifact::{Artifact, DeviceId};
+use cerium_artifact::{Artifact, MAX_DEVICES};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::BootstrapKind;
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::kernel::Fusion;
+use cerium_compiler::limb::devices::{DeviceOptions, Link};
 use cerium_compiler::{CompileOptions, bootstrap, compile};
-use cerium_emit::cost::{GPUS, Gpu};
+use cerium_emit::cost::{GPUS, Gpu, Group};
 use cerium_runtime::null::measure_within;
+use clap::ValueEnum;
 
 use crate::measurement::Measured;
 use crate::prediction::Prediction;
 use crate::program::Program;
 use crate::speed::Speed;
-use crate::{figures, files};
+use crate::{figures, files, speed};
 use gpu::GpuReport;
 use layers::Layers;
 use report::{Device, Report};
+use scaling::Scaling;
 
 /// Draw a program and say what it costs: levels, bootstraps, rotations, precision and time of every layer, keys, memory, kernels.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  cerium explain mnist.cerium\n  cerium explain mnist.cerium --html mnist.html\n  \
-    cerium explain boot-40 --device h200"
+    cerium explain boot-40 --device h200\n  cerium explain boot-40 --device h200 --devices 8\n  \
+    cerium explain boot-40 --scaling"
 )]
 pub(crate) struct Explain {
     /// The program, made by `cerium compile`; or a parameter set with bootstrapping, for a bootstrap of all its slots.
@@ -42,7 +48,21 @@ pub(crate) struct Explain {
     /// Predict the time on this GPU, which need not be at hand: a100, h100, h200 or b200.
     #[arg(long, value_name = "GPU", value_parser = gpu_named)]
     device: Option<&'static Gpu>,
-    /// Predict the time on this machine with so many threads; 0 takes one for each core. Without, as many as a measured run had.
+    /// Devices that run the program together, if it is a parameter set's bootstrap; a file is compiled for as many as it is.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_DEVICES as i64))]
+    devices: Option<u16>,
+    /// What joins GPUs of a node.
+    #[arg(long, value_enum, default_value_t = Wires::Nvlink, requires = "device")]
+    link: Wires,
+    /// Nodes that the devices are in, as many in each; InfiniBand joins them.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "device", value_parser = clap::value_parser!(u16).range(1..))]
+    nodes: u16,
+    /// Predict the time of a parameter set's bootstrap on 1 to 16 GPUs of every kind (or of that of `--device`), with NVLink and
+    /// without, and say what limits it.
+    #[arg(long, conflicts_with_all = ["devices", "link", "nodes", "threads", "measured", "plaintext_memory", "operations", "html"])]
+    scaling: bool,
+    /// Predict the time on this machine with so many threads of each device; 0 takes one for each core. Without, as many as a
+    /// measured run had.
     #[arg(long, value_name = "N", conflicts_with = "device")]
     threads: Option<usize>,
     /// Hold the time of each layer against that of a run, from the file that `cerium run --profile` wrote.
@@ -62,33 +82,52 @@ pub(crate) struct Explain {
     json: bool,
 }
 
+/// What joins GPUs of a node.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wires {
+    /// NVLink behind switches
+    Nvlink,
+    /// PCI Express through the host
+    Pcie,
+}
+
 impl Explain {
     pub(crate) fn run(self) -> Result<()> {
+        if self.scaling {
+            return self.scale();
+        }
         let (program, source) = self.open()?;
         let measured = self.measured.as_deref().map(|path| Measured::read(path, &program)).transpose()?;
-        let costs = measure_within(
-            &program.artifact,
-            DeviceId::default(),
-            self.plaintext_memory.unwrap_or(u64::MAX),
-        )?;
+        let plaintext_memory = self.plaintext_memory.unwrap_or(u64::MAX);
+        let devices = program.artifact.devices();
+        let devices = devices.map(|device| measure_within(&program.artifact, device, plaintext_memory));
+        let devices = devices.collect::<Result<Vec<_>, _>>()?;
+        let costs = devices[0].clone();
         let (device, predicted) = match self.device {
             Some(gpu) => {
-                let before = source.map(|source| before_fusion(&source)).transpose()?;
-                let report = GpuReport::new(&program, gpu, before);
-                let seconds = report.stage_seconds(&program.artifact);
-                (Device::Gpu(report), seconds)
+                let group = self.group(gpu, devices.len())?;
+                let less = |fusion| {
+                    let source = source.as_ref().filter(|_| devices.len() == 1)?;
+                    Some(compiled(source, fusion, devices.len(), self.compiled_link()))
+                };
+                let before = [less(Fusion::None).transpose()?, less(Fusion::Horizontal).transpose()?];
+                let report = GpuReport::new(&program, gpu, group, before);
+                let seconds = report.stage_seconds();
+                (Device::Gpu(Box::new(report)), seconds)
             }
             None => {
                 let threads = self.threads.or(measured.as_ref().map(|run| run.threads)).unwrap_or(0);
+                let threads = speed::of_ranks(threads, devices.len());
                 let speed = Speed::measure(&program.params, threads);
                 let prediction = Prediction::new(&program.artifact, &program.params, &speed);
                 let seconds = prediction.stages.clone();
-                (Device::Cpu { prediction, threads: speed.threads }, seconds)
+                let threads = threads.div_ceil(devices.len());
+                (Device::Cpu { prediction: Box::new(prediction), threads }, seconds)
             }
         };
         let layers = Layers::new(&program.artifact, &costs.usage);
         let measured = measured.map(|run| (run.stages(), run));
-        let report = Report { program, costs, layers, device, predicted, measured };
+        let report = Report { program, costs, devices, layers, device, predicted, measured };
         if let Some(path) = &self.html {
             files::write(path, page::write(&report).as_bytes())?;
         }
@@ -98,18 +137,74 @@ impl Explain {
         figures::print(&text::write(&report, self.operations))
     }
 
+    fn scale(&self) -> Result<()> {
+        let Some(params) = self.set() else {
+            bail!(
+                "{} is no parameter set; a program in a file is compiled for one number of devices",
+                self.program.display()
+            );
+        };
+        let source = bootstrap_of(&params)?;
+        let gpus = self.device.map_or_else(|| GPUS.iter().collect(), |gpu| vec![gpu]);
+        let compiled = |devices, link| compiled(&source, Fusion::default(), devices, link);
+        let scaling = Scaling::new(&source.name, &params, &gpus, compiled)?;
+        if self.json { figures::print_json(&scaling.to_json()) } else { figures::print(&scaling.text()) }
+    }
+
+    /// How so many devices are joined.
+    fn group(&self, gpu: &Gpu, devices: usize) -> Result<Group> {
+        let nodes = usize::from(self.nodes);
+        if !devices.is_multiple_of(nodes) {
+            bail!("{devices} devices cannot be in {nodes} nodes with as many devices each");
+        }
+        let link = match self.link {
+            Wires::Nvlink => gpu.nvlink,
+            Wires::Pcie => gpu.pcie,
+        };
+        Ok(Group::new(devices, nodes, link, gpu.network))
+    }
+
+    /// The link that a program is compiled for.
+    fn compiled_link(&self) -> Link {
+        match (self.device, self.nodes, self.link) {
+            (None, _, _) => Link::Memory,
+            (Some(_), 2.., _) => Link::Network,
+            (Some(_), _, Wires::Nvlink) => Link::Nvlink,
+            (Some(_), _, Wires::Pcie) => Link::Pcie,
+        }
+    }
+
+    /// The parameter set, if the program is the name of one.
+    fn set(&self) -> Option<Params> {
+        let name = self.program.to_str().filter(|_| !self.program.exists());
+        name.and_then(|name| Params::named_insecure(name).ok())
+    }
+
     /// The program, and its source if it is one that is known.
     fn open(&self) -> Result<(Program, Option<SourceProgram>)> {
-        let set = self.program.to_str().filter(|_| !self.program.exists());
-        let params = set.and_then(|name| Params::named_insecure(name).ok());
-        let Some(params) = params else { return Ok((Program::read(&self.program)?, None)) };
-        if params.bootstrap().is_none() {
-            bail!("{} has no levels for bootstrapping; boot-40 and its like do", params.name());
-        }
-        let source = bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1);
-        let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default())?;
+        let Some(params) = self.set() else {
+            let program = Program::read(&self.program)?;
+            let devices = program.artifact.programs.len();
+            if let Some(given) = self.devices.map(usize::from).filter(|&given| given != devices) {
+                bail!(
+                    "the program is compiled for {devices} devices, not for {given}; compile it with `--devices {given}`"
+                );
+            }
+            return Ok((program, None));
+        };
+        let source = bootstrap_of(&params)?;
+        let devices = self.devices.unwrap_or(1).into();
+        let artifact = compiled(&source, Fusion::default(), devices, self.compiled_link())?;
         Ok((Program::new(artifact)?, Some(source)))
     }
+}
+
+/// A bootstrap of all slots.
+fn bootstrap_of(params: &Params) -> Result<SourceProgram> {
+    if params.bootstrap().is_none() {
+        bail!("{} has no levels for bootstrapping; boot-40 and its like do", params.name());
+    }
+    Ok(bootstrap::program(params, BootstrapKind::Complex, params.log_n() - 1))
 }
 
 fn gpu_named(name: &str) -> Result<&'static Gpu, String> {
@@ -117,11 +212,9 @@ fn gpu_named(name: &str) -> Result<&'static Gpu, String> {
     Gpu::named(name).ok_or_else(|| format!("times are predicted for {}", known()))
 }
 
-/// The program without fusion, and with horizontal fusion only.
-fn before_fusion(source: &SourceProgram) -> Result<[Artifact; 2]> {
-    let compiled = |fusion| {
-        let options = CompileOptions { fusion, ..CompileOptions::default() };
-        compile(source, &options, &mut Trace::default())
-    };
-    Ok([compiled(Fusion::None)?, compiled(Fusion::Horizontal)?])
+/// The program for so many devices that are joined so.
+fn compiled(source: &SourceProgram, fusion: Fusion, devices: usize, link: Link) -> Result<Artifact> {
+    let devices = DeviceOptions { devices, link, ..DeviceOptions::default() };
+    let options = CompileOptions { fusion, devices, ..CompileOptions::default() };
+    Ok(compile(source, &options, &mut Trace::default())?)
 }

@@ -7,6 +7,7 @@ use cerium_runtime::null::Measurement;
 use cerium_runtime::{KernelClass, Usage};
 use serde_json::{Map, Value, json};
 
+use super::devices::{self, Devices};
 use super::gpu::{self, GpuReport};
 use super::layers::{Layer, Layers, count, printable, products};
 use crate::figures::{self, row};
@@ -17,7 +18,10 @@ use crate::program::Program;
 /// Everything that is reported.
 pub(super) struct Report {
     pub(super) program: Program,
+    /// What a run costs on the first device.
     pub(super) costs: Measurement,
+    /// What it costs on each device.
+    pub(super) devices: Vec<Measurement>,
     pub(super) layers: Layers,
     pub(super) device: Device,
     pub(super) predicted: StageSeconds,
@@ -27,8 +31,18 @@ pub(super) struct Report {
 
 /// What times are predicted for.
 pub(super) enum Device {
-    Cpu { prediction: Prediction, threads: usize },
-    Gpu(GpuReport),
+    /// Threads of each rank.
+    Cpu {
+        prediction: Box<Prediction>,
+        threads: usize,
+    },
+    Gpu(Box<GpuReport>),
+}
+
+/// Bytes of memory that a device needs.
+pub(super) fn memory(costs: &Measurement) -> u64 {
+    let Measurement { key_bytes, plaintext_bytes, raw_weight_bytes, pool_bytes, .. } = *costs;
+    key_bytes + plaintext_bytes + raw_weight_bytes + pool_bytes
 }
 
 /// A table with a title; the first row names the columns.
@@ -103,11 +117,27 @@ impl Report {
 
     /// What times are predicted for: `2 threads of this machine`.
     pub(super) fn device_name(&self) -> String {
+        let count = self.devices.len();
         match &self.device {
-            Device::Cpu { threads: 1, .. } => "one thread of this machine".into(),
-            Device::Cpu { threads, .. } => format!("{threads} threads of this machine"),
-            Device::Gpu(report) => report.gpu.title.into(),
+            Device::Cpu { threads, .. } => {
+                let threads = if *threads == 1 { "one thread".into() } else { format!("{threads} threads") };
+                let ranks = if count == 1 { "".into() } else { format!("{count} ranks of ") };
+                format!("{ranks}{threads} of this machine")
+            }
+            Device::Gpu(report) if count == 1 => report.gpu.title.into(),
+            Device::Gpu(report) => {
+                format!("{count} {} ({})", report.gpu.title, devices::joined(&report.group))
+            }
         }
+    }
+
+    /// What there is to say of several devices.
+    fn several(&self) -> Option<Devices<'_>> {
+        let (group, timeline) = match &self.device {
+            Device::Cpu { prediction, .. } => (&prediction.group, &prediction.timeline),
+            Device::Gpu(report) => (&report.group, &report.prediction.timeline),
+        };
+        (self.devices.len() > 1).then_some(Devices { report: self, group, timeline })
     }
 
     /// How predictions came about, and what they leave out.
@@ -156,8 +186,7 @@ impl Report {
     }
 
     pub(super) fn memory(&self) -> u64 {
-        let Measurement { key_bytes, plaintext_bytes, raw_weight_bytes, pool_bytes, .. } = self.costs;
-        key_bytes + plaintext_bytes + raw_weight_bytes + pool_bytes
+        memory(&self.costs)
     }
 
     /// Bits of the least precise output, as expected and as promised.
@@ -201,10 +230,12 @@ impl Report {
 
     /// What the device does, kernel by kernel.
     pub(super) fn device_sections(&self) -> Vec<Section> {
-        match &self.device {
+        let mut sections = self.several().map_or(Vec::new(), |devices| devices.sections());
+        sections.extend(match &self.device {
             Device::Gpu(report) => report.sections(&self.program),
             Device::Cpu { prediction, .. } => vec![self.kernels(prediction), self.passes()],
-        }
+        });
+        sections
     }
 
     fn kernels(&self, prediction: &Prediction) -> Section {
@@ -252,7 +283,8 @@ impl Report {
             row(["working memory", &figures::bytes(self.costs.pool_bytes)]),
             row(["memory in all", &figures::bytes(self.memory())]),
         ];
-        Section { title: "Keys and memory", rows, note: String::new() }
+        let note = if self.devices.len() > 1 { "In the memory of the first device." } else { "" };
+        Section { title: "Keys and memory", rows, note: note.into() }
     }
 
     /// What was done to keep keys within a budget, if anything was.
@@ -334,6 +366,7 @@ impl Report {
         for (name, value) in of_device {
             report[name] = value;
         }
+        report["devices"] = self.several().map(|devices| devices.to_json()).into();
         report
     }
 

@@ -59,6 +59,10 @@ fn step(of: &Do, stage: u16) -> Step {
 
 /// Programs of several devices: for each its functions, whose steps belong to the stage of the function's number.
 fn walk(programs: &[Vec<Vec<Do>>], latency: f64) -> Timeline {
+    walk_in(programs, &Group::new(programs.len(), 1, link(latency), NVLINK_4))
+}
+
+fn walk_in(programs: &[Vec<Vec<Do>>], group: &Group) -> Timeline {
     let function = |(index, steps): (usize, &Vec<Do>)| Function {
         name: format!("f{index}"),
         args: Vec::new(),
@@ -78,8 +82,7 @@ fn walk(programs: &[Vec<Vec<Do>>], latency: f64) -> Timeline {
     };
     let stages = (0..4).map(stage).collect();
     let artifact = Artifact { stages, ..artifact(functions.collect()).0 };
-    let group = Group::new(programs.len(), 1, link(latency), NVLINK_4);
-    Timeline::new(&artifact, &group, LOG_N, |device, function, step| {
+    Timeline::new(&artifact, group, LOG_N, |device, function, step| {
         match programs[device.index()][function][step] {
             K(seconds) => seconds,
             _ => panic!("only kernels have a time"),
@@ -132,7 +135,7 @@ fn who_takes_no_part_does_not_wait() {
     let timeline = main(&[&sends, &receives, &other], 0.5);
     assert_eq!(timeline.devices.iter().map(|device| device.end).collect::<Vec<_>>(), [4.5, 4.5, 0.75]);
     assert_eq!(timeline.devices[2].total(), Spent { kernels: 0.75, ..Spent::default() });
-    assert_eq!(timeline.last(), Some(&timeline.devices[1]));
+    assert_eq!(timeline.last(), 0, "the first of those that end last");
 }
 
 #[test]
@@ -164,6 +167,19 @@ fn a_device_that_receives_little_from_a_busy_one_waits_for_it() {
     let receives = [Start(&[], &[0]), Finish(0)];
     let timeline = main(&[&busy, &receives, &receives, &receives], 0.5);
     assert!(timeline.devices.iter().all(|device| device.end == 3.5), "{timeline:?}");
+}
+
+#[test]
+fn devices_without_copy_engines_copy_in_place_of_kernels() {
+    // Two limbs are given in two seconds and taken in two, one limb in one.
+    let one = vec![K(1.0), Start(&[1, 1], &[1]), K(5.0), Finish(0)];
+    let other = vec![K(8.0), Start(&[0], &[0, 0]), Finish(0), K(1.0)];
+    let timeline = walk_in(&[vec![one], vec![other]], &Group::threads(2, LIMB as f64, 0.5));
+    // The first is at 8 when the second has given, at 9; both are awake at 9.5, and take.
+    assert_eq!(timeline.devices.iter().map(|device| device.end).collect::<Vec<_>>(), [10.5, 12.5]);
+    let spent = timeline.devices[0].total();
+    assert_eq!((spent.kernels, spent.link, spent.latency, spent.peers), (6.0, 3.0, 0.5, 1.0));
+    assert_eq!((spent.moving, spent.hidden()), (3.5, 0.0));
 }
 
 #[test]
