@@ -254,6 +254,8 @@ pub struct Plaintext {
     pub weight: WeightRef,
     /// Its primes, in limb order: any of Q and of P.
     pub basis: Basis,
+    /// Its primes on all devices: their product has room for its coefficients.
+    pub modulus: Basis,
     /// The scale at which it is encoded.
     pub scale: Scale,
     /// Its slots are rotated to the left by this (below the period) before encoding: `slot[i] = recipe[i + rotation]`.

@@ -143,7 +143,8 @@ impl Encoder {
 
     /// Encodes slots of period p = `slots.len()` as a plaintext operand: compact evaluation domain,
     /// Montgomery form, canonical, written to `out` as `[prime of the basis][2p]`. Word i of a full limb is word
-    /// `i / (N/2p)` of the compact one. What is left in `slots` is unspecified.
+    /// `i / (N/2p)` of the compact one. What is left in `slots` is unspecified. The primes of `modulus` are those that the
+    /// coefficients must be below the product of; `basis` may be a part of them.
     ///
     /// # Errors
     /// As [`coefficients`](Self::coefficients), and messages too large for the modulus.
@@ -155,6 +156,7 @@ impl Encoder {
         params: &Params,
         slots: &mut Slots,
         basis: Basis,
+        modulus: Basis,
         scale: Scale,
         out: &mut [u32],
     ) -> Result<(), EncodingError> {
@@ -162,7 +164,7 @@ impl Encoder {
         assert_eq!(out.len(), len * basis.len(), "two words a slot and prime");
         let mut integers = std::mem::take(&mut slots.integers);
         integers.resize(2 * len, 0);
-        let wide = self.round(params, slots, basis, scale, &mut integers)?;
+        let wide = self.round(params, slots, modulus, scale, &mut integers)?;
         let isa = Isa::detect();
         for (prime, limb) in basis.iter().zip(out.chunks_exact_mut(len)) {
             match &wide {
@@ -191,11 +193,11 @@ impl Encoder {
         &self,
         params: &Params,
         slots: &mut Slots,
-        basis: Basis,
+        modulus: Basis,
         scale: Scale,
         out: &mut [u32],
     ) -> Result<(), EncodingError> {
-        match self.round(params, slots, basis, scale, out)? {
+        match self.round(params, slots, modulus, scale, out)? {
             None => Ok(()),
             Some(wide) => Err(EncodingError::Overflow {
                 log_scale: scale.log2(),
@@ -210,7 +212,7 @@ impl Encoder {
         &self,
         params: &Params,
         slots: &mut Slots,
-        basis: Basis,
+        modulus: Basis,
         scale: Scale,
         out: &mut [u32],
     ) -> Result<Option<Vec<i128>>, EncodingError> {
@@ -222,10 +224,10 @@ impl Encoder {
         if is_usual && scale.0.is_finite() && scale.0 >= 1.0 && slots.bound() * scale.0 < rounded::LIMIT / 2.0
         {
             let largest = rounded::inverse(Isa::detect(), &self.split, slots.parts(), scale.0, out);
-            check_room(params, basis, scale, largest)?;
+            check_room(params, modulus, scale, largest)?;
             return Ok(None);
         }
-        let coefficients = self.checked_coefficients(params, &slots.to_complex(), basis, scale)?;
+        let coefficients = self.checked_coefficients(params, &slots.to_complex(), modulus, scale)?;
         match Integers::words(&coefficients) {
             Some(words) => {
                 out.copy_from_slice(&words);

@@ -150,8 +150,7 @@ pub fn compile(
     let start = Instant::now();
     let width = options.width.unwrap_or_else(|| report::default_width(&ct.context.params));
     let kernels = KernelOptions { fusion: options.fusion, width, ordered: options.devices.devices > 1 };
-    let programs: Vec<Vec<cerium_artifact::Function>> =
-        placed.modules.iter().map(|module| kernel::assemble(module, &keys, &kernels)).collect();
+    let programs = kernel::assemble(&placed.modules, &keys, &kernels);
     let count = |steps: usize, f: &cerium_artifact::Function| steps + f.steps.len();
     let launches = programs.iter().flatten().fold(0, count);
     let nodes = placed.modules.iter().flat_map(|m| &m.functions).map(|f| f.nodes.len()).sum();

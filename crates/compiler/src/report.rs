@@ -37,8 +37,9 @@ pub(crate) fn passes(
     let figures = |&(step, name): &(Fusion, &str)| match step == options.fusion {
         true => pass_figures(name, assembled, log_n),
         false => {
-            let before = kernel::assemble(limb, keys, &KernelOptions { fusion: step, ..*options });
-            pass_figures(name, &before, log_n)
+            let options = KernelOptions { fusion: step, ..*options };
+            let before = kernel::assemble(std::slice::from_ref(limb), keys, &options);
+            pass_figures(name, &before[0], log_n)
         }
     };
     steps[..=done].iter().map(figures).collect()

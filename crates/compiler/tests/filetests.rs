@@ -206,11 +206,11 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
 /// The kernels of all functions.
 fn assemble(module: &limb::Module, fusion: Fusion) -> Result<String, String> {
     let assembled = kernel::assemble(
-        module,
+        std::slice::from_ref(module),
         &kernel::key_manifest(module),
         &KernelOptions { fusion, width: 64, ordered: false },
     );
-    Ok(assembled.iter().map(kernel::text::write).collect())
+    Ok(assembled[0].iter().map(kernel::text::write).collect())
 }
 
 /// What one run of the compiled program costs.

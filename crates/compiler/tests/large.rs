@@ -45,9 +45,9 @@ fn a_sum_of_a_hundred_thousand_products() {
     let mut module = text::read::<Limb>(&source, Context { params, data: Arc::new(data) }).unwrap();
     let Ok(()) = passes::form_dots(&mut module);
     let options = KernelOptions { fusion: Fusion::Full, width: 64, ordered: false };
-    let assembled = kernel::assemble(&module, &kernel::key_manifest(&module), &options);
+    let assembled = kernel::assemble(&[module.clone()], &kernel::key_manifest(&module), &options);
     let mut loads = 0;
-    for step in &assembled[0].steps {
+    for step in &assembled[0][0].steps {
         let Step::Launch(launch) = step else { panic!("there are no calls") };
         let Body::Elementwise { program, blocks } = &launch.body else { panic!("all is elementwise") };
         assert!(program.instructions.len() <= 2048, "kernels stay small enough to compile");

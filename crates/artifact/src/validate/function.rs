@@ -86,6 +86,10 @@ pub(super) fn check(
         let place = || format!("function `{}` plaintext {i}", function.name);
         let basis = plaintext.basis;
         ensure(!basis.is_empty() && basis.is_subset(pool), place, || format!("{basis} is not a basis"))?;
+        let modulus = plaintext.modulus;
+        ensure(basis.is_subset(modulus) && modulus.is_subset(pool), place, || {
+            format!("{modulus} are not its primes on all devices")
+        })?;
         let scale = plaintext.scale.0;
         ensure(scale.is_finite() && scale >= 1.0, place, || format!("scale {scale} is not a number from 1"))?;
         ensure(plaintext.log_period < params.log_n(), place, || {

@@ -76,6 +76,7 @@ pub(crate) fn sample() -> Artifact {
         plaintexts: vec![Plaintext {
             weight: WeightRef::Param(0),
             basis: q,
+            modulus: q,
             scale: params.scale(level),
             rotation: 0,
             log_period: 1,

@@ -190,6 +190,7 @@ rejected! {
     unbound_entry: |a| { a.programs[0].pop(); } => "entry `weigh`: it has unbound weight parameters";
     argument_prime: |a| a.programs[0][0].args[0] = PrimeIndex(100) => "has a prime that the parameters do not have";
     plaintext_basis: |a| a.programs[0][0].plaintexts[0].basis = Basis::range(0, 90) => "{0-89} is not a basis";
+    plaintext_modulus: |a| a.programs[0][0].plaintexts[0].modulus = Basis::range(0, 1) => "are not its primes on all devices";
     plaintext_scale: |a| a.programs[0][0].plaintexts[0].scale = Scale(f64::INFINITY) => "scale inf";
     plaintext_period: |a| a.programs[0][0].plaintexts[0].log_period = 2 => "step 0: period 2^2 is expected";
     plaintext_rotation: |a| a.programs[0][0].plaintexts[0].rotation = 2 => "plaintext 0: rotation 2 is not below the period 2";

@@ -74,7 +74,7 @@ fn the_compact_form_is_the_whole_one_without_repetitions() {
             let len = 2 << log_p;
             let mut compact = vec![0; len * basis.len()];
             let mut own: Slots = slots.iter().copied().collect();
-            encoder.encode_compact(&params, &mut own, basis, scale, &mut compact).unwrap();
+            encoder.encode_compact(&params, &mut own, basis, basis, scale, &mut compact).unwrap();
             let whole = encoder.encode(&params, &slots, basis, scale).unwrap().ntt(&params).to_mont(&params);
             for (limb, compact) in whole.limbs().iter().zip(compact.chunks_exact(len)) {
                 let expanded: Vec<u32> = (0..params.n()).map(|i| compact[i >> (8 - log_p - 1)]).collect();
@@ -152,7 +152,7 @@ fn what_cannot_be_encoded_is_refused() {
     let encode = |slots: &[f64], scale| {
         let mut words = vec![0; 2 * slots.len() * basis.len()];
         let mut slots: Slots = slots.iter().copied().collect();
-        encoder.encode_compact(&params, &mut slots, basis, Scale(scale), &mut words)
+        encoder.encode_compact(&params, &mut slots, basis, basis, Scale(scale), &mut words)
     };
     assert!(matches!(encode(&[0.0, f64::NAN], 1e9), Err(EncodingError::NotFinite { slot: 1, .. })));
     assert!(matches!(encode(&[f64::NEG_INFINITY], 1e9), Err(EncodingError::NotFinite { slot: 0, .. })));

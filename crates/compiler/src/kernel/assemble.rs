@@ -20,15 +20,36 @@ use crate::ir::{Number, Operation, ValueId};
 use crate::limb::{Arrival, Function, Module, Op, Type};
 use crate::polynomial::KeyName;
 
-/// Runs fusion, allocation and assembly on every function; callees stand first. `keys` is the manifest of the program
-/// ([`key_manifest`]).
+/// Runs fusion, allocation and assembly on every function of the module of each device; callees stand first. `keys` is the
+/// manifest of the program ([`key_manifest`]).
 pub fn assemble(
-    module: &Module,
+    modules: &[Module],
     keys: &[KeyRequest],
     options: &KernelOptions,
-) -> Vec<cerium_artifact::Function> {
-    let params = &module.context.params;
-    module.functions.iter().map(|f| function(module, params, keys, f, options)).collect()
+) -> Vec<Vec<cerium_artifact::Function>> {
+    let assemble = |module: &Module| -> Vec<cerium_artifact::Function> {
+        let params = &module.context.params;
+        module.functions.iter().map(|f| function(module, params, keys, f, options)).collect()
+    };
+    let mut programs: Vec<_> = modules.iter().map(assemble).collect();
+    let functions = programs.iter().map(Vec::len).max().unwrap_or(0);
+    (0..functions).for_each(|index| join_moduli(&mut programs, index));
+    programs
+}
+
+/// Gives the plaintexts of a function all primes that they have on any device.
+fn join_moduli(programs: &mut [Vec<cerium_artifact::Function>], function: usize) {
+    type Encoding = (WeightRef, u64, u32);
+    let encoding =
+        |plaintext: &Plaintext| (plaintext.weight, plaintext.scale.0.to_bits(), plaintext.rotation);
+    let mut moduli: HashMap<Encoding, Basis> = HashMap::new();
+    for plaintext in programs.iter().flat_map(|program| &program[function].plaintexts) {
+        let modulus = moduli.entry(encoding(plaintext)).or_insert(Basis::EMPTY);
+        *modulus = modulus.union(plaintext.basis);
+    }
+    for plaintext in programs.iter_mut().flat_map(|program| &mut program[function].plaintexts) {
+        plaintext.modulus = moduli[&encoding(plaintext)];
+    }
 }
 
 /// The keys of a program: one request for each, at the lowest level whose key has all primes and all digits in use, in order of kind. (A switch
@@ -148,7 +169,15 @@ impl<'a> Assembly<'a> {
                     if index == next {
                         let (scale, rotation) = (Scale(scale.0), *rotation);
                         let basis = Basis::EMPTY;
-                        self.plaintexts.push(Plaintext { weight, basis, scale, rotation, log_period });
+                        let modulus = Basis::EMPTY;
+                        self.plaintexts.push(Plaintext {
+                            weight,
+                            basis,
+                            modulus,
+                            scale,
+                            rotation,
+                            log_period,
+                        });
                     }
                     let basis = &mut self.plaintexts[index as usize].basis;
                     *basis = basis.union(std::iter::once(*prime).collect());

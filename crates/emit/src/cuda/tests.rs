@@ -20,6 +20,7 @@ fn function(log_periods: &[u32]) -> Function {
     let plaintext = |&log_period: &u32| Plaintext {
         weight: WeightRef::Weight(WeightId(0)),
         basis: Basis::range(0, 2),
+        modulus: Basis::range(0, 2),
         scale: Scale(1.0),
         rotation: 0,
         log_period,

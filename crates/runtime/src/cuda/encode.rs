@@ -198,9 +198,11 @@ mod tests {
                     let block = MatrixBlock { first: below(50) as u32, strides, extents, log_period };
                     Recipe::Diagonal { tensor, block, offset: below(period) as u32, factor }
                 });
+                let basis = bases[below(3)];
                 plaintexts.push(Plaintext {
                     weight: WeightRef::Weight(WeightId(weights.len() as u32 - 1)),
-                    basis: bases[below(3)],
+                    basis,
+                    modulus: basis,
                     // Beyond 64 bits as well.
                     scale: Scale(2f64.powi([30, 50, 70, 87][below(4)]) * 1.1),
                     rotation: below(period) as u32,

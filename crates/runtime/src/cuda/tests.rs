@@ -225,7 +225,7 @@ impl Case {
         let product = || vec![Load(0), Load(1), MontMul(0, 1)];
         let plaintext = |weight, log_period| {
             let scale = Scale(2f64.powi(20));
-            Plaintext { weight, basis, scale, rotation: 0, log_period }
+            Plaintext { weight, basis, modulus: basis, scale, rotation: 0, log_period }
         };
         let scaled = Function {
             name: "scaled".into(),
@@ -326,7 +326,9 @@ impl Case {
         let basis = self.params.basis(Level(0));
         let mut out = vec![0; (2 << log_period) * basis.len()];
         let scale = Scale(2f64.powi(20));
-        Encoder::new(&self.params).encode_compact(&self.params, &mut slots, basis, scale, &mut out).unwrap();
+        Encoder::new(&self.params)
+            .encode_compact(&self.params, &mut slots, basis, basis, scale, &mut out)
+            .unwrap();
         out[limb * (2 << log_period)..][..2 << log_period].to_vec()
     }
 }

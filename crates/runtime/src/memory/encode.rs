@@ -76,18 +76,18 @@ impl PlaintextEncoder {
         slots: &mut Slots,
         out: &mut [u32],
     ) -> Result<(), PlaintextError> {
-        let (&Encoding { basis, scale, rotation, .. }, recipe) = self.encoding(id);
+        let (&Encoding { basis, modulus, scale, rotation, .. }, recipe) = self.encoding(id);
         slots.clear();
         recipe.extend(&self.tensors, &self.gathers, rotation, slots);
         let encoded = match form {
-            Form::Limbs => self.encoder.encode_compact(&self.params, slots, basis, scale, out),
-            Form::Integers => self.encoder.encode_integers(&self.params, slots, basis, scale, out),
+            Form::Limbs => self.encoder.encode_compact(&self.params, slots, basis, modulus, scale, out),
+            Form::Integers => self.encoder.encode_integers(&self.params, slots, modulus, scale, out),
         };
         encoded.map_err(|source| self.error(id, source))
     }
 
     fn error(&self, id: PlaintextId, source: EncodingError) -> PlaintextError {
-        let (&Encoding { basis, scale, .. }, recipe) = self.encoding(id);
+        let (&Encoding { modulus: basis, scale, .. }, recipe) = self.encoding(id);
         PlaintextError::Encoding { weight: recipe.describe(&self.tensors), basis, scale, source }
     }
 
@@ -103,7 +103,7 @@ impl PlaintextEncoder {
         let largest = LargestWeights::of(&self.tensors);
         for id in residency.moving() {
             let (encoding, recipe) = self.encoding(id);
-            if !largest.fits(recipe, encoding.scale, self.room(encoding.basis)) {
+            if !largest.fits(recipe, encoding.scale, self.room(encoding.modulus)) {
                 self.encode(id, Form::Limbs, &mut Slots::new(), &mut vec![0; encoding.words()])?;
             }
         }
@@ -111,8 +111,8 @@ impl PlaintextEncoder {
     }
 
     /// Bits of the largest coefficient with its sign.
-    fn room(&self, basis: Basis) -> f64 {
-        self.params.log_product(basis).min(126.0)
+    fn room(&self, modulus: Basis) -> f64 {
+        self.params.log_product(modulus).min(126.0)
     }
 
     /// Encodes what is resident, with `threads` threads (0: one for each core), and makes room for the rest.

@@ -101,6 +101,8 @@ pub struct Encoding {
     pub weight: WeightId,
     /// Its primes.
     pub basis: Basis,
+    /// The primes whose product has room for its coefficients, those that other devices have of it included.
+    pub modulus: Basis,
     /// Its scale.
     pub scale: Scale,
     /// By how much the slots of the weight are rotated to the left.
@@ -168,12 +170,12 @@ impl PlaintextPlan {
             .collect();
         let bound = bindings(functions).ok_or(PlaintextError::TooMany)?;
         let mut encodings = Vec::new();
-        let mut known: HashMap<(WeightId, Basis, u64, u32), PlaintextId> = HashMap::new();
+        let mut known: HashMap<(WeightId, [Basis; 2], u64, u32), PlaintextId> = HashMap::new();
         let mut encode = |weight: WeightId, plaintext: &Plaintext| {
-            let &Plaintext { basis, scale, rotation, log_period, .. } = plaintext;
+            let &Plaintext { basis, modulus, scale, rotation, log_period, .. } = plaintext;
             let weight = representative[weight.0 as usize];
-            *known.entry((weight, basis, scale.0.to_bits(), rotation)).or_insert_with(|| {
-                encodings.push(Encoding { weight, basis, scale, rotation, log_period });
+            *known.entry((weight, [basis, modulus], scale.0.to_bits(), rotation)).or_insert_with(|| {
+                encodings.push(Encoding { weight, basis, modulus, scale, rotation, log_period });
                 PlaintextId(encodings.len() as u32 - 1)
             })
         };

@@ -189,23 +189,35 @@ fn place<'a>(space: &'a Space<'a>, last: Communication) -> (Placement<'a>, Vec<T
         (Communication::AllReduce, all_reduce::candidates),
     ];
     for (pass, candidates) in passes.into_iter().filter(|(pass, _)| *pass <= last) {
-        best = improve(best, candidates);
+        // Aggregation takes a collective more, which an all-reduce can take back.
+        let looks_ahead = pass == Communication::Aggregation && last >= Communication::AllReduce;
+        best = improve(best, candidates, looks_ahead);
         traffic.push(count(&best, pass));
     }
     (best, traffic)
 }
 
-/// The cheapest of a placement and its variants; variants of what is chosen are tried until none is cheaper.
-fn improve<'a>(mut best: Placement<'a>, candidates: Pass<'a>) -> Placement<'a> {
-    let mut seconds = Rounds::new(&best).time(&best);
+/// The cheapest of a placement and its variants; variants of what is chosen are tried until none is cheaper. With
+/// `looks_ahead`, a variant is as cheap as its sums over devices can make it.
+fn improve<'a>(mut best: Placement<'a>, candidates: Pass<'a>, looks_ahead: bool) -> Placement<'a> {
+    let time = |placement: &Placement<'a>| {
+        let own = Rounds::new(placement).time(placement);
+        let later = if looks_ahead { all_reduce::candidates(placement) } else { Vec::new() };
+        let later = later.into_iter().map(|choices| {
+            let placement = Placement::new(placement.space, choices);
+            Rounds::new(&placement).time(&placement)
+        });
+        later.fold(own, f64::min)
+    };
+    let mut least = time(&best);
     loop {
         let tried = candidates(&best).into_iter().map(|choices| {
             let placement = Placement::new(best.space, choices);
-            (Rounds::new(&placement).time(&placement), placement)
+            (time(&placement), placement)
         });
         let cheapest = tried.min_by(|a, b| a.0.total_cmp(&b.0));
-        match cheapest.filter(|(time, _)| *time < seconds) {
-            Some((time, placement)) => (best, seconds) = (placement, time),
+        match cheapest.filter(|(time, _)| *time < least) {
+            Some((time, placement)) => (least, best) = (time, placement),
             None => return best,
         }
     }

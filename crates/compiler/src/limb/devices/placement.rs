@@ -135,6 +135,16 @@ impl<'a> Placement<'a> {
         }
     }
 
+    /// Whether a node takes an operand in parts.
+    pub(super) fn takes_parts(&self, node: usize, operand: ValueId) -> bool {
+        self.terms.contains_key(&node) && self.is_part(operand)
+    }
+
+    /// Whether a value is a sum of parts for linear operations.
+    fn is_part(&self, value: ValueId) -> bool {
+        self.parts[value.index()] && !self.choices.all_reduced[value.index()]
+    }
+
     fn place(&mut self, index: usize) {
         let function = self.space.function;
         let node = &function.nodes[index];
@@ -169,9 +179,8 @@ impl<'a> Placement<'a> {
 
     /// Whether an operand of a linear operation is a sum of parts, or whole somewhere else than at home.
     fn is_away(&self, op: &Op, home: DeviceId) -> bool {
-        op.operands().into_iter().filter(|&v| is_limb(self.space.function, v)).any(|v| {
-            self.parts[v.index()] && !self.choices.all_reduced[v.index()] || !self.whole(v).contains(home)
-        })
+        let limbs = op.operands().into_iter().filter(|&v| is_limb(self.space.function, v));
+        limbs.into_iter().any(|v| self.is_part(v) || !self.whole(v).contains(home))
     }
 
     /// Places a linear operation where its operands are.
@@ -188,8 +197,7 @@ impl<'a> Placement<'a> {
                 continue;
             }
             let held = self.held[operand.index()];
-            let is_part = self.parts[operand.index()] && !self.choices.all_reduced[operand.index()];
-            if is_part {
+            if self.is_part(operand) {
                 *term = Some(held);
             } else if !self.whole(operand).contains(home) {
                 *term = self.whole(operand).first().map(Devices::one);
@@ -207,14 +215,13 @@ impl<'a> Placement<'a> {
             all = all.union(Devices::one(device));
         }
         for (term, &operand) in terms.iter().zip(&operands) {
-            let is_part = self.parts[operand.index()] && !self.choices.all_reduced[operand.index()];
-            if let (Some(term), false) = (term, is_part) {
+            if let (Some(term), false) = (term, self.is_part(operand)) {
                 self.need(operand, *term);
             }
         }
         let result = node.result().index();
         self.held[result] = all;
-        let any_part = operands.iter().any(|v| self.parts[v.index()] && !self.choices.all_reduced[v.index()]);
+        let any_part = operands.iter().any(|&operand| self.is_part(operand));
         self.parts[result] = all.len() > 1 || any_part;
         if self.parts[result] {
             // Weights and keys stand beside the limbs that they are multiplied with.

@@ -154,20 +154,20 @@ impl<'a> Projection<'a> {
         let used: Vec<bool> = (0..operands.len()).map(is_used).collect();
         let result = node.result();
         let made = match (&node.op, used.as_slice()) {
-            (Op::Add { a, .. }, [true, false]) | (Op::Sub { a, .. }, [true, false]) => self.local(*a),
-            (Op::Add { b, .. }, [false, true]) => self.local(*b),
+            (Op::Add { a, .. }, [true, false]) | (Op::Sub { a, .. }, [true, false]) => self.local(index, *a),
+            (Op::Add { b, .. }, [false, true]) => self.local(index, *b),
             (Op::Sub { b, .. }, [false, true]) => {
-                let a = self.local(*b);
+                let a = self.local(index, *b);
                 self.builder.push(self.module, Op::Neg { a })
             }
             (Op::Dot { terms }, _) => {
                 let pairs = terms.chunks(2).zip(used.chunks(2)).filter(|(_, used)| used[0]);
-                let terms = pairs.flat_map(|(pair, _)| pair.to_vec()).map(|v| self.local(v)).collect();
+                let terms = pairs.flat_map(|(pair, _)| pair.to_vec()).map(|v| self.local(index, v)).collect();
                 self.builder.push(self.module, Op::Dot { terms })
             }
             (op, _) => {
                 let mut op = op.clone();
-                op.map_operands(|v| self.local(v));
+                op.map_operands(|v| self.local(index, v));
                 self.builder.push(self.module, op)
             }
         };
@@ -182,19 +182,17 @@ impl<'a> Projection<'a> {
         let Op::Call { args, function: callee } = &node.op else { unreachable!("only calls are calls") };
         let mut own = args.clone();
         own.retain(|&arg| is_own(self.placement, arg, self.device));
-        let args = own.into_iter().map(|arg| self.local(arg)).collect();
+        let args = own.into_iter().map(|arg| self.local(index, arg)).collect();
         let results = self.push_all(Op::Call { args, function: callee.clone() });
         let own = node.results.clone().map(ValueId).filter(|&v| is_own(self.placement, v, self.device));
         self.whole.extend(own.zip(results));
     }
 
-    /// What stands for an operand here.
-    fn local(&mut self, value: ValueId) -> ValueId {
+    /// What stands here for an operand of a node.
+    fn local(&mut self, node: usize, value: ValueId) -> ValueId {
         let function = self.placement.space.function;
         if is_limb(function, value) {
-            let in_parts =
-                self.placement.parts[value.index()] && !self.placement.choices.all_reduced[value.index()];
-            let table = if in_parts { &self.part } else { &self.whole };
+            let table = if self.placement.takes_parts(node, value) { &self.part } else { &self.whole };
             return table[&value];
         }
         if let Some(&known) = self.references.get(&value) {
@@ -202,7 +200,7 @@ impl<'a> Projection<'a> {
         }
         let maker = self.placement.maker[value.index()].expect("parameters are known");
         let mut op = function.nodes[maker].op.clone();
-        op.map_operands(|v| self.local(v));
+        op.map_operands(|v| self.local(maker, v));
         let own = self.builder.push(self.module, op);
         self.references.insert(value, own);
         own
@@ -243,6 +241,9 @@ impl Order {
             awaited[step.value.index()] = true;
         }
         rounds.all_reduces.iter().for_each(|(_, value)| awaited[value.index()] = true);
+        // What is made everywhere need not be used everywhere.
+        let mut used = awaited.clone();
+        function.results.iter().for_each(|result| used[result.index()] = true);
         let count = rounds.last() as usize + 1;
         let mut order = Order {
             awaited: vec![Vec::new(); count],
@@ -253,27 +254,30 @@ impl Order {
             match &node.op {
                 Op::Weight { .. } | Op::Plain { .. } | Op::Key { .. } => continue,
                 Op::Call { args, .. } => {
-                    args.iter().for_each(|arg| awaited[arg.index()] = true);
+                    args.iter().for_each(|arg| (awaited[arg.index()], used[arg.index()]) = (true, true));
                     order.calls[rounds.node(index, device) as usize].push(index);
                     continue;
                 }
                 _ => {}
             }
             let result = node.result();
-            if !placement.held[result.index()].contains(device) {
+            if !placement.held[result.index()].contains(device) || !used[result.index()] {
                 continue;
             }
+            let operands = node.op.operands().into_iter().enumerate();
+            let taken = operands.filter(|&(position, operand)| {
+                is_limb(function, operand) && placement.users(index, position).contains(device)
+            });
+            let taken: Vec<ValueId> = taken.map(|(_, operand)| operand).collect();
+            taken.iter().for_each(|operand| used[operand.index()] = true);
             let round = rounds.node(index, device);
             if !awaited[result.index()] {
                 order.others[round as usize].push(index);
                 continue;
             }
             order.awaited[round as usize].push(index);
-            for (position, operand) in node.op.operands().into_iter().enumerate() {
-                let is_here = is_limb(function, operand)
-                    && placement.users(index, position).contains(device)
-                    && rounds.value(placement, operand, device) == round;
-                awaited[operand.index()] |= is_here;
+            for operand in taken {
+                awaited[operand.index()] |= rounds.operand(placement, index, operand, device) == round;
             }
         }
         for nodes in order.awaited.iter_mut().chain(&mut order.others).chain(&mut order.calls) {

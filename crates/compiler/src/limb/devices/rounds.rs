@@ -71,10 +71,16 @@ impl Rounds {
         self.nodes[node * self.devices + device.index()]
     }
 
-    /// The round from which a device has a value, as it needs it.
-    pub(super) fn value(&self, placement: &Placement<'_>, value: ValueId, device: DeviceId) -> u32 {
-        let table = if stays_in_parts(placement, value) { &self.part } else { &self.whole };
-        table[value.index() * self.devices + device.index()]
+    /// The round from which a device has an operand of a node, as the node takes it.
+    pub(super) fn operand(
+        &self,
+        placement: &Placement<'_>,
+        node: usize,
+        operand: ValueId,
+        device: DeviceId,
+    ) -> u32 {
+        let table = if placement.takes_parts(node, operand) { &self.part } else { &self.whole };
+        table[operand.index() * self.devices + device.index()]
     }
 
     /// The last round of all.
@@ -96,7 +102,7 @@ impl Rounds {
         let operands = node.op.operands();
         if let Op::Call { .. } = node.op {
             let args = operands.iter().filter(|&&v| is_limb(function, v));
-            let ready = args.map(|&arg| self.value(placement, arg, function_home(placement, arg)));
+            let ready = args.map(|&arg| self.operand(placement, index, arg, function_home(placement, arg)));
             let round = ready.max().unwrap_or(0) + 1;
             self.nodes[index * self.devices..][..self.devices].fill(round);
             for result in node.results.clone().map(ValueId) {
@@ -110,7 +116,7 @@ impl Rounds {
             let used = operands.iter().enumerate().filter(|&(position, &operand)| {
                 is_limb(function, operand) && placement.users(index, position).contains(device)
             });
-            let ready = used.map(|(_, &operand)| self.value(placement, operand, device));
+            let ready = used.map(|(_, &operand)| self.operand(placement, index, operand, device));
             let round = ready.max().unwrap_or(0);
             debug_assert!(round != NEVER, "{} needs what {device} never has", node.op.mnemonic());
             self.nodes[index * self.devices + device.index()] = round;
@@ -187,11 +193,6 @@ impl Rounds {
         let slowest = computing.into_iter().fold(0.0, f64::max);
         slowest + moved.sum::<f64>()
     }
-}
-
-/// Whether a device that has a share of a value has a part of it.
-fn stays_in_parts(placement: &Placement<'_>, value: ValueId) -> bool {
-    placement.parts[value.index()] && !placement.choices.all_reduced[value.index()]
 }
 
 /// The home of a limb among all devices.

@@ -71,6 +71,7 @@ impl<'a> Builder<'a> {
         let plaintext = |weight, log_period, rotation, bits: i32| Plaintext {
             weight,
             basis,
+            modulus: basis,
             scale: Scale(2f64.powi(bits)),
             rotation,
             log_period,

@@ -1,0 +1,201 @@
+//! Programs on several devices give the bits of one device, whatever joins the devices and however far communication is merged.
+
+mod keys;
+mod programs;
+
+use cerium_artifact::cost::program_traffic;
+use cerium_artifact::kernel::Operand;
+use cerium_artifact::{Artifact, Movement, Step};
+use cerium_ckks::ciphertext::Ciphertext;
+use cerium_ckks::evaluation_key::EvaluationKey;
+use cerium_ckks::params::{Params, ParamsSpec};
+use cerium_compiler::bootstrap;
+use cerium_compiler::ciphertext::{BootstrapKind, Steps};
+use cerium_compiler::dsl::{Packing, Program, SourceProgram, Weight};
+use cerium_compiler::ir::Trace;
+use cerium_compiler::kernel::Fusion;
+use cerium_compiler::limb::devices::{Communication, DeviceOptions, Link};
+use cerium_compiler::{CompileOptions, compile};
+use cerium_runtime::collectives::Patience;
+use cerium_runtime::collectives::threads::threads;
+use cerium_runtime::key_store::KeyPart;
+use cerium_runtime::ranks::{Member, Ranks};
+use cerium_runtime::{CpuDevice, KeyStore, Session, SessionOptions, progress};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+/// The program on so many devices.
+fn on(source: &SourceProgram, devices: DeviceOptions, fusion: Fusion, width: Option<usize>) -> Artifact {
+    let options = CompileOptions { devices, fusion, width, ..CompileOptions::default() };
+    let artifact = compile(source, &options, &mut Trace::default()).unwrap();
+    artifact.validate().unwrap();
+    artifact
+}
+
+/// What one device computes.
+fn alone(
+    params: &Params,
+    artifact: &Artifact,
+    keys: &[EvaluationKey],
+    inputs: &[Ciphertext],
+) -> Vec<Ciphertext> {
+    let store = KeyStore::from_keys(params, &artifact.keys, keys.to_vec(), 1, &progress::silent).unwrap();
+    let device = Box::new(CpuDevice::new(1).unwrap());
+    let mut session = Session::new(artifact, store, device, 1, &progress::silent).unwrap();
+    session.run(inputs).unwrap().0
+}
+
+/// What ranks that are threads compute, twice.
+fn together(
+    params: &Params,
+    artifact: &Artifact,
+    keys: &[EvaluationKey],
+    inputs: &[Ciphertext],
+) -> Vec<Ciphertext> {
+    let parts = KeyPart::all(artifact, params);
+    let stores =
+        KeyStore::parts_of_keys(params, &artifact.keys, keys.to_vec(), &parts, 1, &progress::silent).unwrap();
+    let members = stores.into_iter().zip(threads(artifact.programs.len(), Patience::default())).map(
+        |(keys, collectives)| Member {
+            keys,
+            device: Box::new(CpuDevice::new(1).unwrap()),
+            collectives: Box::new(collectives),
+        },
+    );
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut ranks = Ranks::open(artifact, members.collect(), &options, &progress::silent).unwrap();
+    let (first, profiles) = ranks.run(inputs).unwrap();
+    let (second, _) = ranks.run(inputs).unwrap();
+    assert!(first == second, "a second run gives other words");
+    // What is sent is what was predicted.
+    for (rank, profile) in artifact.devices().zip(profiles) {
+        let predicted = program_traffic(artifact.functions(rank), artifact.programs.len(), params.log_n());
+        println!("{rank}: {predicted:?}, {:?}", profile.communication.total());
+    }
+    first
+}
+
+/// Holds a program on several devices against one.
+fn check(source: &SourceProgram, devices: &[DeviceOptions], rng: &mut StdRng) {
+    let params = source.module.context.params.clone();
+    let single = on(source, DeviceOptions::default(), Fusion::Full, None);
+    let keys = keys::uniform_keys(&params, &single.keys, rng);
+    let inputs = keys::uniform_inputs(&params, &single, rng);
+    let expected = alone(&params, &single, &keys, &inputs);
+    for &devices in devices {
+        let fusion = [Fusion::None, Fusion::Horizontal, Fusion::Full, Fusion::Full][rng.random_range(0..4)];
+        let width = [None, Some(rng.random_range(1..64))][rng.random_range(0..2)];
+        println!("{devices:?} {fusion:?} {width:?}");
+        let artifact = on(source, devices, fusion, width);
+        assert_eq!(artifact.keys, single.keys, "all devices together read the keys of one");
+        let found = together(&params, &artifact, &keys, &inputs);
+        assert!(found == expected, "{devices:?} gives other words");
+    }
+}
+
+fn options(devices: usize, link: Link, communication: Communication) -> DeviceOptions {
+    DeviceOptions { devices, link, communication }
+}
+
+/// A random choice for a number of devices.
+fn any(devices: usize, rng: &mut StdRng) -> DeviceOptions {
+    let link = Link::ALL[rng.random_range(0..Link::ALL.len())];
+    options(devices, link, Communication::ALL[rng.random_range(0..Communication::ALL.len())])
+}
+
+#[test]
+fn random_programs_give_the_bits_of_one_device() {
+    let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+    for _ in 0..4 {
+        let mut rng = programs::fresh_rng();
+        let source = programs::random(&params, &mut rng);
+        let devices = [2, 3, 4, 8].map(|devices| any(devices, &mut rng));
+        check(&source, &devices, &mut rng);
+    }
+}
+
+#[test]
+fn a_bootstrap_gives_the_bits_of_one_device() {
+    let params = Params::new(ParamsSpec::insecure_boot(8, 40).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let source = bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1);
+    let all = |devices| options(devices, Link::Pcie, Communication::AllReduce);
+    let mut devices: Vec<DeviceOptions> = [2, 3, 4, 8].map(all).into();
+    devices.push(options(4, Link::Nvlink, Communication::KeySwitching));
+    check(&source, &devices, &mut rng);
+}
+
+/// `giant` giant steps of a linear transform, each of `baby` diagonals, on slots of a period of all slots.
+fn giant_steps(params: &Params, baby: i64, giant: i64) -> SourceProgram {
+    let p = Program::new("transform", params);
+    let x = p.input("x", Packing::dense(params.slots()));
+    let weight = |index: i64| -> Weight {
+        let values =
+            (0..params.slots()).map(|slot| ((slot as i64 * 31 + index * 7) % 64) as f32 / 64.0 - 0.5);
+        let tensor = p.tensor(&format!("w{index}"), values.collect());
+        let gather: Vec<u32> = (0..params.slots() as u32).collect();
+        p.weight(tensor, &gather, 1.0)
+    };
+    let diagonals: Vec<(i64, Weight)> = (0..baby * giant).map(|index| (index, weight(index))).collect();
+    let y = x.linear_transform_in(Steps::Stride(baby), &diagonals);
+    p.output("y", Packing::dense(params.slots()), &y);
+    p.finish()
+}
+
+/// What all devices send in a run, and how many collectives are all-reduces.
+fn sent(artifact: &Artifact) -> (u64, usize) {
+    let (devices, log_n) = (artifact.programs.len(), artifact.validate().unwrap().log_n());
+    let bytes = artifact.programs.iter().map(|program| program_traffic(program, devices, log_n).bytes).sum();
+    let steps = artifact.programs[0].iter().flat_map(|function| &function.steps);
+    let sums = steps.filter(|step| {
+        matches!(step, Step::Start(collective) if matches!(collective.movement, Movement::AllReduce { .. }))
+    });
+    (bytes, sums.count())
+}
+
+#[test]
+fn sums_of_many_key_switches_are_aggregated() {
+    let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let source = giant_steps(&params, 2, 16);
+    let link = Link::Network;
+    let bytes = |communication| sent(&on(&source, options(4, link, communication), Fusion::Full, None)).0;
+    let [groups, aggregation] = [Communication::Groups, Communication::AllReduce].map(bytes);
+    println!("{groups} bytes by broadcasts, {aggregation} with aggregation");
+    assert!(2 * aggregation < groups);
+    let devices: Vec<DeviceOptions> =
+        [2, 3, 4, 8].map(|devices| options(devices, link, Communication::AllReduce)).into();
+    check(&source, &devices, &mut rng);
+    let summed: usize =
+        devices.iter().map(|&devices| sent(&on(&source, devices, Fusion::Full, None)).1).sum();
+    println!("{summed} all-reduces");
+    assert!(summed > 0, "sums that are needed everywhere are all-reduced");
+}
+
+#[test]
+fn keys_and_plaintexts_are_where_they_are_used() {
+    let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+    let source = giant_steps(&params, 4, 4);
+    let single = on(&source, DeviceOptions::default(), Fusion::Full, None);
+    let whole = KeyPart::all(&single, &params)[0].bytes(&params);
+    let four = on(&source, options(4, Link::Nvlink, Communication::Receives), Fusion::Full, None);
+    let parts: Vec<u64> = KeyPart::all(&four, &params).iter().map(|part| part.bytes(&params)).collect();
+    println!("{whole} bytes of keys on one device, {parts:?} on four");
+    // Every limb is on one device, so that together they have no more than one device has.
+    assert!(parts.iter().sum::<u64>() <= whole && parts.iter().all(|&part| 2 * part < whole));
+    let limbs = |artifact: &Artifact| -> usize {
+        let functions = artifact.programs.iter().flatten();
+        functions.flat_map(|function| &function.plaintexts).map(|plaintext| plaintext.basis.len()).sum()
+    };
+    assert_eq!(limbs(&four), limbs(&single), "every limb of a plaintext is on one device");
+    let reads = |artifact: &Artifact| -> usize {
+        let steps = artifact.programs.iter().flatten().flat_map(|function| &function.steps);
+        let kernels = steps.filter_map(|step| match step {
+            Step::Launch(kernel) => Some(kernel),
+            _ => None,
+        });
+        let loads = kernels.flat_map(|kernel| kernel.body.blocks()).flat_map(|block| &block.loads);
+        loads.filter(|load| matches!(load, Operand::Key { .. })).count()
+    };
+    assert_eq!(reads(&four), reads(&single), "every product with a key is done once");
+}
