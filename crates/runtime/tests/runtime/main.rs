@@ -2,6 +2,7 @@
 
 mod collectives;
 mod cuda;
+mod failing;
 mod keys;
 mod naive;
 mod ranks;
