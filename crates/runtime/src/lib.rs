@@ -24,7 +24,7 @@ mod testing;
 pub use cpu::CpuDevice;
 pub use key_store::{KeyStore, KeyStoreError};
 pub use profile::{KernelClass, Profile, Usage};
-pub use ranks::{Member, Ranks};
+pub use ranks::{Member, RankFigures, Ranks};
 pub use session::{MemoryFigures, Mismatch, Session, SessionError, SessionOptions};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};

@@ -1,151 +1,33 @@
 //! A session: a program with its keys and weights, ready to run on a device. Of a program for several devices each has a
 //! session, which is a [rank](crate::ranks).
 
+mod error;
+
 use std::error::Error;
-use std::fmt;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cerium_artifact::cost::pool_limbs;
-use cerium_artifact::{Artifact, ArtifactError, DeviceId, PackedCiphertext, Port};
-use cerium_ckks::basis::{Level, PrimeIndex, Scale};
+use cerium_artifact::{Artifact, DeviceId, PackedCiphertext, Port};
+use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::ciphertext::Ciphertext;
-use cerium_ckks::params::{Params, ParamsDigest};
+use cerium_ckks::params::Params;
+use serde::{Deserialize, Serialize};
 
-use crate::collectives::{CollectiveError, Collectives};
-use crate::device::{Device, DeviceError};
-use crate::executor::{ExecutionError, Schedule};
-use crate::key_store::{KeyStore, KeyStoreError};
+pub use error::{Mismatch, SessionError};
+
+use crate::collectives::Collectives;
+use crate::device::Device;
+use crate::executor::Schedule;
+use crate::key_store::KeyStore;
 use crate::memory::{PlaintextEncoder, PlaintextError, PlaintextPlan, Residency};
 use crate::profile::{CommunicationTables, Profile};
 use crate::progress::Progress;
-use crate::ranks::{Common, Member, agree};
-
-/// Why a session could not be made or a run was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    /// The artifact is not valid.
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The keys do not fit the artifact.
-    #[error(transparent)]
-    Keys(#[from] KeyStoreError),
-    /// A weight cannot be encoded.
-    #[error(transparent)]
-    Plaintext(#[from] PlaintextError),
-    /// The device failed.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Another rank failed, or the way to it.
-    #[error(transparent)]
-    Collective(#[from] CollectiveError),
-    /// The program is for another number of devices.
-    #[error(
-        "the program is compiled for {}, it was to run on {ranks}; run it with `--devices {devices}`, or compile it with \
-         `--devices {ranks}`",
-        count(*devices, "device")
-    )]
-    Devices {
-        /// Devices of the program.
-        devices: usize,
-        /// Sessions that were to run it.
-        ranks: usize,
-    },
-    /// A rank does not fit the others.
-    #[error("rank {rank} has {} than the others; give all ranks the same", what.other())]
-    Odd {
-        /// Which one.
-        rank: usize,
-        /// In what it differs.
-        what: Common,
-    },
-    /// The number of inputs is wrong.
-    #[error(
-        "{given} ciphertexts were given, the program takes {expected} ({ports}); encrypt the input for it"
-    )]
-    Count {
-        /// Ciphertexts given.
-        given: usize,
-        /// Ciphertexts expected.
-        expected: usize,
-        /// What they are.
-        ports: String,
-    },
-    /// An input does not fit.
-    #[error("input {index} (of `{port}`) {mismatch}; encrypt it again with the program that shall run")]
-    Input {
-        /// Position among the inputs.
-        index: usize,
-        /// Its port.
-        port: String,
-        /// What is wrong with it.
-        mismatch: Mismatch,
-    },
-}
-
-impl From<ExecutionError> for SessionError {
-    fn from(error: ExecutionError) -> SessionError {
-        match error {
-            ExecutionError::Device(error) => error.into(),
-            ExecutionError::Collective(error) => error.into(),
-        }
-    }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// How a ciphertext differs from what a port takes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mismatch {
-    /// It was made under other parameters.
-    Params {
-        /// Those of the ciphertext.
-        given: ParamsDigest,
-        /// Those of the program.
-        expected: ParamsDigest,
-    },
-    /// It has another level.
-    Level {
-        /// That of the ciphertext.
-        given: Level,
-        /// That of the port.
-        expected: Level,
-    },
-    /// It has another scale.
-    Scale {
-        /// That of the ciphertext.
-        given: Scale,
-        /// That of the port.
-        expected: Scale,
-    },
-    /// It has another number of polynomials.
-    Polynomials {
-        /// Those of the ciphertext; two are expected.
-        given: usize,
-    },
-}
-
-impl fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Mismatch::Params { given, expected } => {
-                write!(f, "was encrypted under parameters {given}, the program works under {expected}")
-            }
-            Mismatch::Level { given, expected } => {
-                write!(f, "has level {given}, the program takes {expected}")
-            }
-            Mismatch::Scale { given, expected } => {
-                write!(f, "has scale 2^{:.6}, the program takes 2^{:.6}", given.log2(), expected.log2())
-            }
-            Mismatch::Polynomials { given } => write!(f, "has {given} polynomials, the program takes 2"),
-        }
-    }
-}
+use crate::ranks::{Member, RankFigures, agree};
 
 /// Bytes that a session occupies, by kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryFigures {
     /// The pool: inputs, outputs and frames.
     pub pool: u64,
@@ -155,6 +37,15 @@ pub struct MemoryFigures {
     pub raw_weights: u64,
     /// Evaluation keys, expanded.
     pub keys: u64,
+}
+
+impl AddAssign for MemoryFigures {
+    fn add_assign(&mut self, other: MemoryFigures) {
+        self.pool += other.pool;
+        self.plaintexts += other.plaintexts;
+        self.raw_weights += other.raw_weights;
+        self.keys += other.keys;
+    }
 }
 
 /// How a session is made.
@@ -326,11 +217,7 @@ impl Session {
         if self.homes.is_empty() {
             return self.run_alone(inputs);
         }
-        // A panic drops the way to the others, and so tells them.
-        let mut collectives = self.collectives.take().expect("the last run of this rank did not panic");
-        let result = telling(collectives.as_mut(), |collectives| self.run_with(inputs, collectives));
-        self.collectives = Some(collectives);
-        result
+        self.with_others(|session, collectives| session.run_with(inputs, collectives))
     }
 
     fn run_alone(&mut self, inputs: &[Ciphertext]) -> Result<(Vec<Ciphertext>, Profile), SessionError> {
@@ -355,7 +242,7 @@ impl Session {
         inputs: &[Ciphertext],
         collectives: &mut dyn Collectives,
     ) -> Result<(Vec<Ciphertext>, Profile), SessionError> {
-        let is_first = self.rank == DeviceId::default();
+        let is_first = self.is_first();
         if is_first {
             self.check(inputs)?;
         }
@@ -416,6 +303,42 @@ impl Session {
             usage: self.device.take_usage(),
             communication,
         }
+    }
+
+    /// Whether it is rank 0, which takes inputs and gives outputs.
+    pub fn is_first(&self) -> bool {
+        self.rank == DeviceId::default()
+    }
+
+    /// Figures of all ranks, which ask for them together, each with the profile of its run.
+    ///
+    /// # Errors
+    /// [`SessionError::Collective`].
+    ///
+    /// # Panics
+    /// As [`run`](Session::run).
+    pub fn figures(&mut self, profile: &Profile) -> Result<Vec<RankFigures>, SessionError> {
+        let communication = profile.communication.total();
+        let own = RankFigures { device: self.device(), memory: self.memory, communication };
+        if self.homes.is_empty() {
+            return Ok(vec![own]);
+        }
+        let bytes = postcard::to_allocvec(&own).expect("plain data");
+        let gathered = self.with_others(|_, collectives| Ok(collectives.gather(&bytes)?))?;
+        let figures = gathered.iter().map(|bytes| postcard::from_bytes(bytes));
+        Ok(figures.collect::<Result<_, _>>().expect("ranks are of one version"))
+    }
+
+    /// Does something together with the other ranks; they are told of an error.
+    fn with_others<T>(
+        &mut self,
+        work: impl FnOnce(&mut Session, &mut dyn Collectives) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
+        // A panic drops the way to the others, and so tells them.
+        let mut collectives = self.collectives.take().expect("the last run of this rank did not panic");
+        let result = telling(collectives.as_mut(), |collectives| work(self, collectives));
+        self.collectives = Some(collectives);
+        result
     }
 
     /// Checks that ciphertexts are inputs of the program.

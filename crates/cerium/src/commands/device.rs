@@ -70,35 +70,62 @@ impl DeviceArgs {
 
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
     pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>> {
-        match self.open_cuda()? {
+        match self.open_cuda(0)? {
             Some(device) => Ok(Box::new(device)),
             None => Ok(Box::new(CpuDevice::new(threads)?)),
         }
     }
 
+    /// Opens a device for each of several ranks: GPUs in order, the first ones again where there are fewer, or a CPU for each,
+    /// which divide `threads` threads (0: one for each core) among them. Also tells how many of the others share the memory of
+    /// each.
+    pub(super) fn open_several(&self, threads: usize, ranks: usize) -> Result<(Vec<Box<dyn Device>>, u64)> {
+        let (mut devices, mut neighbours): (Vec<Box<dyn Device>>, u64) = (Vec::with_capacity(ranks), 0);
+        for rank in 0..ranks {
+            match self.open_cuda(rank)? {
+                Some(device) => devices.push(Box::new(device)),
+                None => {
+                    neighbours = ranks as u64 - 1;
+                    devices.push(Box::new(CpuDevice::new(share(threads, rank, ranks))?));
+                }
+            }
+        }
+        Ok((devices, neighbours))
+    }
+
     /// Bytes that copies within the memory of the device read and write in a second, measured on the spot.
     pub(super) fn copy_rate(&self, threads: usize) -> Result<f64> {
-        match self.open_cuda()? {
+        match self.open_cuda(0)? {
             Some(mut device) => Ok(device.copy_rate()?),
             None => Ok(speed::copy_rate(threads)),
         }
     }
 
-    /// The GPU, unless the CPU shall compute.
-    fn open_cuda(&self) -> Result<Option<CudaDevice>> {
+    /// The GPU of a rank of this machine, unless the CPU shall compute.
+    fn open_cuda(&self, rank: usize) -> Result<Option<CudaDevice>> {
         match self.device {
             Choice::Cpu => Ok(None),
-            Choice::Cuda(ordinal) => Ok(Some(CudaDevice::new(self.options(ordinal))?)),
+            Choice::Cuda(first) => Ok(Some(self.open_gpu(first, rank)?)),
             Choice::Host => match HostGpu::new(Order::Shuffled(1)) {
                 Some(host) => Ok(Some(CudaDevice::on(Box::new(host), self.stage_times))),
                 None => bail!(
                     "there is no C++ compiler (g++ or clang++) that runs the kernels for GPUs on the host"
                 ),
             },
-            Choice::Auto => match CudaDevice::new(self.options(0)) {
+            Choice::Auto => match self.open_gpu(0, rank) {
                 Err(DeviceError::Cuda(CudaError::NoDriver | CudaError::NoGpu { .. })) => Ok(None),
                 device => Ok(Some(device?)),
             },
+        }
+    }
+
+    /// The GPU for a rank, if rank 0 has GPU `first`. Where there are too few, ranks share them.
+    fn open_gpu(&self, first: u32, rank: usize) -> Result<CudaDevice, DeviceError> {
+        match CudaDevice::new(self.options(first + rank as u32)) {
+            Err(DeviceError::Cuda(CudaError::NoSuchGpu { ordinal, count })) if rank > 0 => {
+                CudaDevice::new(self.options(ordinal % count))
+            }
+            device => device,
         }
     }
 
@@ -116,9 +143,27 @@ impl DeviceArgs {
     }
 }
 
+/// Threads for one of several ranks of this machine: a fair share of `threads` (0: one for each core), at least one.
+pub(super) fn share(threads: usize, rank: usize, ranks: usize) -> usize {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        threads => threads,
+    };
+    (threads / ranks + usize::from(rank < threads % ranks)).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_divided() {
+        let shares = |threads, ranks| (0..ranks).map(|rank| share(threads, rank, ranks)).collect::<Vec<_>>();
+        assert_eq!(shares(8, 3), [3, 3, 2]);
+        assert_eq!(shares(2, 4), [1; 4]);
+        assert_eq!(shares(6, 1), [6]);
+        assert!(shares(0, 2).iter().all(|&threads| threads > 0));
+    }
 
     #[test]
     fn devices_are_named() {

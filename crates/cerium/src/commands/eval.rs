@@ -9,12 +9,13 @@ use cerium_ckks::encoding::Encoder;
 use cerium_client::{KeyFolder, SecretKey, encrypt_with_secret_key, pack};
 use cerium_models::reference;
 use cerium_models::simulate::largest;
-use cerium_runtime::{KeyStore, Session};
+use cerium_runtime::{Profile, Ranks};
 use serde_json::json;
 
 use super::decrypt::{Answer, decrypt_outputs};
 use super::device::DeviceArgs;
 use super::keygen::{evaluation_keys, generate};
+use super::ranks::{Keys, RankArgs, ranks_json, show_devices, show_ranks, total_memory};
 use super::run::{show_stages, stage_times, stages_json};
 use super::{ReportArgs, Threads};
 use crate::figures::{self, row};
@@ -51,6 +52,8 @@ pub(crate) struct Eval {
     #[command(flatten)]
     device: DeviceArgs,
     #[command(flatten)]
+    ranks: RankArgs,
+    #[command(flatten)]
     report: ReportArgs,
 }
 
@@ -63,6 +66,8 @@ struct Tally {
     run: Duration,
     decrypt: Duration,
     stages: Vec<(String, Duration)>,
+    /// Of the last run, by rank.
+    profiles: Vec<Profile>,
     clear_right: usize,
     encrypted_right: usize,
     max_error: f64,
@@ -90,7 +95,7 @@ impl Eval {
         if inputs.is_empty() {
             bail!("there is nothing to classify; --count is at least 1");
         }
-        let device = self.device.open(threads)?;
+        let places = self.ranks.places(&program, &self.device, threads)?;
         let progress = Progress::new();
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();
@@ -98,21 +103,20 @@ impl Eval {
         let (secret, keys) = match &self.keys {
             Some(folder) => {
                 let secret = KeyFolder::new(folder).secret_key(params)?;
-                (secret, KeyStore::open(folder, params, requests, threads, &step)?)
+                (secret, Keys::Folder(folder))
             }
             None => {
                 let secret = generate(params, self.insecure)?;
                 let keys = evaluation_keys(&program, &secret, &progress)?;
-                (secret, KeyStore::from_keys(params, requests, keys, threads, &step)?)
+                (secret, Keys::Made(keys))
             }
         };
-        let options = self.device.session(threads);
-        let session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
+        let ranks = places.open(&program, keys, &progress)?;
         let preparation = start.elapsed();
 
         let mut tally = Tally::default();
         let batch = program.input()?.batch as usize;
-        let mut parties = Parties { program: &program, network: &network, session, secret };
+        let mut parties = Parties { program: &program, network: &network, ranks, secret };
         for (run, inputs_of_run) in inputs.chunks(batch).enumerate() {
             let first = run * batch;
             step("classifying", first, inputs.len());
@@ -128,7 +132,8 @@ impl Eval {
             })?;
         }
         progress.clear();
-        let session = parties.session;
+        let ranks = parties.ranks.figures(&tally.profiles)?;
+        let (device, memory) = (show_devices(&ranks), total_memory(&ranks));
         let count = inputs.len();
         let labelled = (0..count).all(|index| data.label(index).is_some());
         let accuracy = |right: usize| labelled.then(|| right as f64 / count as f64);
@@ -140,7 +145,7 @@ impl Eval {
             "program": program.artifact.name,
             "params": params.name(),
             "security_bits": params.security_bits().filter(|_| !params.is_insecure()),
-            "device": session.device(),
+            "device": device,
             "count": count,
             "batch": batch,
             "runs": tally.runs,
@@ -159,7 +164,8 @@ impl Eval {
             "preparation_seconds": preparation.as_secs_f64(),
             "keys": requests.len(),
             "key_bytes": program.key_bytes(),
-            "memory": session.memory(),
+            "memory": memory,
+            "ranks": ranks_json(&ranks),
         });
         let percent =
             |right| accuracy(right).map_or("no labels".into(), |share| format!("{:.2}%", 100.0 * share));
@@ -183,7 +189,12 @@ impl Eval {
         ]);
         let mut text = figures::table(&rows);
         text += &format!("\n{}", show_stages(&stages));
-        text += &format!("  {} under {}, on {}\n", program.artifact.name, params.name(), session.device());
+        text += &format!(
+            "{}  {} under {}, on {device}\n",
+            show_ranks(&ranks),
+            program.artifact.name,
+            params.name()
+        );
         self.report.give(&report, || text)
     }
 }
@@ -192,7 +203,7 @@ impl Eval {
 struct Parties<'a> {
     program: &'a Program,
     network: &'a Network,
-    session: Session,
+    ranks: Ranks,
     secret: SecretKey,
 }
 
@@ -205,12 +216,12 @@ impl Tally {
         first: usize,
         label: impl Fn(usize) -> Option<usize>,
     ) -> Result<()> {
-        let Parties { program, network, session, secret } = parties;
+        let Parties { program, network, ranks, secret } = parties;
         let start = Instant::now();
         let ciphertexts = encrypt(program, secret, inputs)?;
         self.encrypt += start.elapsed();
-        let (outputs, profile) = session.run(&ciphertexts)?;
-        self.run += profile.wall;
+        let (outputs, profiles) = ranks.run(&ciphertexts)?;
+        self.run += profiles[0].wall;
         self.runs += 1;
         let start = Instant::now();
         let outputs = decrypt_outputs(program, secret, &outputs, None)?;
@@ -237,7 +248,8 @@ impl Tally {
                 self.disagreements.push(index);
             }
         }
-        let times = stage_times(&profile);
+        let times = stage_times(&profiles[0]);
+        self.profiles = profiles;
         if self.stages.is_empty() {
             self.stages = times;
         } else {

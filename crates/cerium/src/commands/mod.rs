@@ -11,6 +11,7 @@ mod explain;
 mod keygen;
 mod model;
 mod params;
+mod ranks;
 mod run;
 mod simulate;
 

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use cerium_ckks::wire;
-use cerium_runtime::{KeyStore, Profile, Session};
+use cerium_runtime::Profile;
 use serde_json::{Value, json};
 
 use super::Threads;
 use super::device::DeviceArgs;
+use super::ranks::{Keys, RankArgs, ranks_json, show_devices, show_ranks, total_memory};
 use crate::figures::{self, row};
 use crate::files;
 use crate::measurement::Measured;
@@ -36,6 +37,8 @@ pub(crate) struct Run {
     threads: Threads,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    ranks: RankArgs,
     /// Write the time of each layer to a file that `cerium explain --measured` reads. Of a GPU it is taken as with
     /// --stage-times.
     #[arg(long, value_name = "FILE")]
@@ -51,40 +54,40 @@ impl Run {
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
         let inputs = program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?;
-        let device = self.device.open(threads)?;
+        let places = self.ranks.places(&program, &self.device, threads)?;
         let progress = Progress::new();
-        let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();
-        let keys = KeyStore::open(&self.keys, &program.params, &program.artifact.keys, threads, &step)?;
-        let options = self.device.session(threads);
-        let mut session = Session::with_options(&program.artifact, keys, device, &options, &step)?;
+        let mut ranks = places.open(&program, Keys::Folder(&self.keys), &progress)?;
         let preparation = start.elapsed();
-        let (outputs, profile) = progress.work("running", || session.run(&inputs))?;
+        let (outputs, profiles) = progress.work("running", || ranks.run(&inputs))?;
+        let ranks = ranks.figures(&profiles)?;
+        let (profile, device) = (&profiles[0], show_devices(&ranks));
         let bytes = wire::encode_ciphertexts(&program.params, program.digest, &outputs);
         files::write(&self.output, &bytes)?;
         if let Some(path) = &self.profile {
-            Measured::new(&program, session.device(), &profile).write(path)?;
+            Measured::new(&program, device.clone(), profile).write(path)?;
         }
+        let memory = total_memory(&ranks);
         if self.json {
             return figures::print_json(&json!({
                 "output": self.output,
                 "bytes": bytes.len(),
-                "device": session.device(),
+                "device": device,
                 "preparation_seconds": preparation.as_secs_f64(),
                 "seconds": profile.wall.as_secs_f64(),
-                "stages": stages_json(&stage_times(&profile)),
-                "memory": session.memory(),
+                "stages": stages_json(&stage_times(profile)),
+                "memory": memory,
+                "ranks": ranks_json(&ranks),
             }));
         }
-        let memory = session.memory();
         figures::print(&format!(
-            "{}\n{}: {}, computed in {} after {} of preparation, on {}\n  memory: keys {}, encoded weights {}, working memory {}\n",
-            show_stages(&stage_times(&profile)),
+            "{}\n{}{}: {}, computed in {} after {} of preparation, on {device}\n  memory: keys {}, encoded weights {}, working memory {}\n",
+            show_stages(&stage_times(profile)),
+            show_ranks(&ranks),
             self.output.display(),
             figures::bytes(bytes.len() as u64),
             figures::duration(profile.wall),
             figures::duration(preparation),
-            session.device(),
             figures::bytes(memory.keys),
             figures::bytes(memory.plaintexts),
             figures::bytes(memory.pool),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use cerium_artifact::StageId;
 use cerium_artifact::cost::Traffic;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What one rank has to do with the others. Zero where a program runs on one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Communication {
     /// Collectives that it took part in.
     pub collectives: u64,

@@ -65,6 +65,7 @@ fn ranks_agree_with_the_naive_interpreter_of_all_devices() {
 
                 let threads: Vec<usize> = (0..devices).map(|_| 1 + below(&mut rng, 2)).collect();
                 let mut ranks = open(&case, members(&case, |rank| cpu(threads[rank]))).unwrap();
+                let parts = KeyPart::all(artifact, params);
                 // Twice: nothing of the first run may show in the second.
                 for _ in 0..2 {
                     let (outputs, profiles) = ranks.run(inputs).unwrap();
@@ -83,6 +84,10 @@ fn ranks_agree_with_the_naive_interpreter_of_all_devices() {
                         let waiting: Duration =
                             (0..3).map(|stage| communication.stage(StageId(stage)).waiting).sum();
                         assert_eq!(waiting, total.waiting);
+                        let figures = &ranks.figures(&profiles).unwrap()[rank];
+                        assert_eq!(figures.memory.keys, parts[rank].bytes(params));
+                        assert!(figures.device.starts_with(&format!("cpu ({} thread", threads[rank])));
+                        assert_eq!(figures.communication, total);
                         // Counted without doing it.
                         let counted = measure_within(artifact, DeviceId(rank as u16), u64::MAX).unwrap();
                         let counted = counted.communication.total();

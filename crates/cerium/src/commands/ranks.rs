@@ -1,0 +1,165 @@
+//! Sessions of a program for one device or several, for verbs that run programs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use cerium_ckks::evaluation_key::EvaluationKey;
+use cerium_runtime::collectives::Patience;
+use cerium_runtime::collectives::threads::threads as in_one_process;
+use cerium_runtime::device::Device;
+use cerium_runtime::key_store::KeyPart;
+use cerium_runtime::{
+    KeyStore, Member, MemoryFigures, RankFigures, Ranks, Session, SessionError, SessionOptions,
+};
+use serde_json::{Value, json};
+
+use super::device::{DeviceArgs, share};
+use crate::figures::{self, row};
+use crate::program::Program;
+use crate::progress::Progress;
+
+/// How many devices, and how long they wait for each other.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct RankArgs {
+    /// Devices of this machine that share the work: as many as the program was compiled for. A CPU becomes several by its
+    /// threads.
+    #[arg(long, value_name = "N")]
+    devices: Option<usize>,
+    /// How long a device waits for another before all give up: longer than any computes between two exchanges.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+/// Where evaluation keys come from.
+pub(super) enum Keys<'a> {
+    /// A folder of keys.
+    Folder(&'a Path),
+    /// They were just made.
+    Made(Vec<EvaluationKey>),
+}
+
+impl Keys<'_> {
+    /// A store for each part of the program's keys.
+    fn stores(
+        self,
+        program: &Program,
+        parts: &[KeyPart],
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Vec<KeyStore>> {
+        let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
+        let (params, manifest) = (&program.params, &program.artifact.keys[..]);
+        let stores = match self {
+            Keys::Folder(folder) => KeyStore::open_parts(folder, params, manifest, parts, threads, &step),
+            Keys::Made(keys) => KeyStore::parts_of_keys(params, manifest, keys, parts, threads, &step),
+        };
+        Ok(stores?)
+    }
+}
+
+impl RankArgs {
+    fn patience(self) -> Patience {
+        Patience { wait: Duration::from_secs(self.timeout), ..Patience::default() }
+    }
+
+    /// Opens the devices for a program, all in this process; the CPU's threads (0: one for each core) are divided among them.
+    pub(super) fn places(self, program: &Program, device: &DeviceArgs, threads: usize) -> Result<Places> {
+        let devices = program.artifact.programs.len();
+        if let Some(ranks) = self.devices.filter(|&ranks| ranks != devices) {
+            return Err(SessionError::Devices { devices, ranks }.into());
+        }
+        let mut options = device.session(threads);
+        let devices = match devices {
+            1 => vec![device.open(threads)?],
+            ranks => {
+                let (devices, neighbours) = device.open_several(threads, ranks)?;
+                (options.neighbours, options.threads) = (neighbours, share(threads, 0, ranks));
+                devices
+            }
+        };
+        Ok(Places { devices, threads, options, patience: self.patience() })
+    }
+}
+
+/// Devices for all ranks of a program.
+pub(super) struct Places {
+    devices: Vec<Box<dyn Device>>,
+    /// Threads that prepare keys.
+    threads: usize,
+    options: SessionOptions,
+    patience: Patience,
+}
+
+impl Places {
+    /// Opens the sessions.
+    pub(super) fn open(mut self, program: &Program, keys: Keys<'_>, progress: &Progress) -> Result<Ranks> {
+        let parts = KeyPart::all(&program.artifact, &program.params);
+        let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
+        let mut stores = keys.stores(program, &parts, self.threads, progress)?;
+        if self.devices.len() == 1 {
+            let (device, keys) = (self.devices.remove(0), stores.remove(0));
+            let session = Session::with_options(&program.artifact, keys, device, &self.options, &step)?;
+            return Ok(Ranks::alone(session));
+        }
+        let ways = in_one_process(self.devices.len(), self.patience);
+        let members = self
+            .devices
+            .into_iter()
+            .zip(stores)
+            .zip(ways)
+            .map(|((device, keys), collectives)| Member { keys, device, collectives: Box::new(collectives) });
+        Ok(Ranks::open(&program.artifact, members.collect(), &self.options, &step)?)
+    }
+}
+
+/// Figures of several ranks as a list of objects.
+pub(super) fn ranks_json(ranks: &[RankFigures]) -> Value {
+    let rank = |figures: &RankFigures| {
+        json!({
+            "device": figures.device,
+            "memory": figures.memory,
+            "collectives": figures.communication.collectives,
+            "bytes_sent": figures.communication.bytes_sent,
+            "waiting_seconds": figures.communication.waiting.as_secs_f64(),
+        })
+    };
+    ranks.iter().map(rank).collect()
+}
+
+/// Memory of all ranks together.
+pub(super) fn total_memory(ranks: &[RankFigures]) -> MemoryFigures {
+    let mut total = MemoryFigures::default();
+    ranks.iter().for_each(|rank| total += rank.memory);
+    total
+}
+
+/// What ranks have and did, a line for each; nothing for a single one.
+pub(super) fn show_ranks(ranks: &[RankFigures]) -> String {
+    if ranks.len() == 1 {
+        return String::new();
+    }
+    let mut rows =
+        vec![row(["rank", "keys", "encoded weights", "working memory", "sent", "waited", "device"])];
+    for (rank, RankFigures { device, memory, communication }) in ranks.iter().enumerate() {
+        rows.push(row([
+            &rank.to_string(),
+            &figures::bytes(memory.keys),
+            &figures::bytes(memory.plaintexts),
+            &figures::bytes(memory.pool),
+            &figures::bytes(communication.bytes_sent),
+            &figures::duration(communication.waiting),
+            device,
+        ]));
+    }
+    format!("{}\n", figures::table(&rows))
+}
+
+/// The devices of all ranks: `4 times cpu (1 thread, avx512)`.
+pub(super) fn show_devices(ranks: &[RankFigures]) -> String {
+    let groups = ranks.chunk_by(|a, b| a.device == b.device).map(|group| match group.len() {
+        1 => group[0].device.clone(),
+        count => format!("{count} times {}", group[0].device),
+    });
+    groups.collect::<Vec<_>>().join(", ")
+}
