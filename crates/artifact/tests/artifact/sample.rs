@@ -17,6 +17,22 @@ pub(crate) fn fresh_rng() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
+/// Tests that a sample is refused, after a change, with an error that contains these words.
+macro_rules! rejected {
+    ($sample:path; $($name:ident: $change:expr => $part:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            let mut artifact = $sample();
+            let change: fn(&mut Artifact) = $change;
+            change(&mut artifact);
+            let error = artifact.validate().expect_err("the artifact is inconsistent");
+            let message = error.to_string();
+            assert!(message.contains($part), "{message}");
+        }
+    )*};
+}
+pub(crate) use rejected;
+
 fn launch(body: Body) -> Step {
     Step::Launch(Kernel { stage: StageId(0), body })
 }

@@ -1,6 +1,6 @@
 //! Every rule of validation rejects an artifact that breaks it, and says where.
 
-use crate::sample::sample;
+use crate::sample::{rejected, sample};
 use cerium_artifact::kernel::*;
 use cerium_artifact::*;
 use cerium_ckks::basis::{Basis, Level, PrimeIndex, Scale};
@@ -95,21 +95,8 @@ fn constant(re: f64, im: f64) -> Recipe {
     Recipe::Constant { re, im }
 }
 
-macro_rules! rejected {
-    ($($name:ident: $change:expr => $part:literal;)*) => {$(
-        #[test]
-        fn $name() {
-            let mut artifact = sample();
-            let change: fn(&mut Artifact) = $change;
-            change(&mut artifact);
-            let error = artifact.validate().expect_err("the artifact is inconsistent");
-            let message = error.to_string();
-            assert!(message.contains($part), "{message}");
-        }
-    )*};
-}
-
 rejected! {
+    sample;
     foreign_params: |a| a.params.q[0] += 2 => "parameter set is not valid";
     no_functions: |a| a.programs[0].clear() => "functions: there are none";
     function_name_twice: |a| a.programs[0][0].name = "main".into() => "another function of this name";
