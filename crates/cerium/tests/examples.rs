@@ -157,7 +157,7 @@ fn a_layer_of_bert_base_encrypted() {
 }
 
 fn options(plaintext_memory: Option<u64>) -> SessionOptions {
-    SessionOptions { threads: 2, plaintext_memory, ..SessionOptions::default() }
+    SessionOptions { threads: 2, plaintext_memory }
 }
 
 #[test]

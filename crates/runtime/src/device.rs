@@ -152,8 +152,8 @@ pub trait Device: Send {
     fn pool_bytes(&self) -> u64;
 
     /// Bytes that it has for encoded plaintexts and raw weights beside a pool of `pool` bytes and keys of `keys` bytes, or
-    /// `None` if it cannot tell.
-    fn room(&mut self, pool: u64, keys: u64) -> Option<u64>;
+    /// `None` if it cannot tell. As many as `neighbours` other sessions of this host want the same.
+    fn room(&mut self, pool: u64, keys: u64, neighbours: u64) -> Option<u64>;
 
     /// What was used since this was last asked.
     fn take_usage(&mut self) -> UsageTables;

@@ -109,7 +109,7 @@ impl Device for NullDevice {
         self.pool_bytes
     }
 
-    fn room(&mut self, _: u64, _: u64) -> Option<u64> {
+    fn room(&mut self, _: u64, _: u64, _: u64) -> Option<u64> {
         None
     }
 

@@ -56,8 +56,14 @@ pub struct SessionOptions {
     /// Bytes that plaintexts may take; those that do not fit encoded are kept as integers if the device works with such, or
     /// made from the raw weights whenever they are needed. `None` takes what the device has.
     pub plaintext_memory: Option<u64>,
-    /// Other sessions that take as much of the memory of this machine. What `plaintext_memory` allows is not divided.
-    pub neighbours: u64,
+}
+
+/// Where a session is among others.
+#[derive(Clone, Copy)]
+struct Place {
+    rank: DeviceId,
+    /// Ranks on the same host.
+    neighbours: u64,
 }
 
 /// A program on a device with everything it needs but inputs.
@@ -105,7 +111,8 @@ impl Session {
         if artifact.programs.len() != 1 {
             return Err(SessionError::Devices { devices: artifact.programs.len(), ranks: 1 });
         }
-        Session::prepare(artifact, params, DeviceId::default(), keys, device, options, progress)
+        let alone = Place { rank: DeviceId::default(), neighbours: 0 };
+        Session::prepare(artifact, params, alone, keys, device, options, progress)
     }
 
     /// The session of one of several ranks, whose number its collectives tell. Returns when all ranks are ready.
@@ -123,9 +130,9 @@ impl Session {
         let Member { keys, device, mut collectives } = member;
         let opened = telling(collectives.as_mut(), |collectives| {
             let params = artifact.validate()?;
-            agree(artifact, &keys, collectives)?;
-            let rank = DeviceId(collectives.rank() as u16);
-            let session = Session::prepare(artifact, params, rank, keys, device, options, progress)?;
+            let neighbours = agree(artifact, &keys, collectives)?;
+            let place = Place { rank: DeviceId(collectives.rank() as u16), neighbours };
+            let session = Session::prepare(artifact, params, place, keys, device, options, progress)?;
             collectives.gather(&[])?;
             Ok(session)
         });
@@ -136,12 +143,13 @@ impl Session {
     fn prepare(
         artifact: &Artifact,
         params: Params,
-        rank: DeviceId,
+        place: Place,
         keys: KeyStore,
         mut device: Box<dyn Device>,
         options: &SessionOptions,
         progress: Progress<'_>,
     ) -> Result<Session, SessionError> {
+        let Place { rank, neighbours } = place;
         keys.check(&params, &artifact.keys)?;
         let plan = PlaintextPlan::new(artifact, rank)?;
         let residency = match options.plaintext_memory {
@@ -151,7 +159,7 @@ impl Session {
                     pool_limbs(artifact.functions(rank)).saturating_mul(4 * params.n() as u64),
                     keys.bytes(),
                 );
-                let room = device.room(pool, keys).unwrap_or(u64::MAX) / (1 + options.neighbours);
+                let room = device.room(pool, keys, neighbours).unwrap_or(u64::MAX);
                 let fitting = Residency::in_room(artifact, &plan, device.on_the_way(), room);
                 fitting.map_err(|error| match error {
                     PlaintextError::Budget { needed, .. } => {

@@ -44,7 +44,7 @@ impl Options {
     /// How the server prepares.
     pub(crate) fn session(&self) -> SessionOptions {
         let plaintext_memory = self.plaintext_megabytes.map(|megabytes| megabytes * 1_000_000);
-        SessionOptions { threads: self.threads, plaintext_memory, ..SessionOptions::default() }
+        SessionOptions { threads: self.threads, plaintext_memory }
     }
 
     /// The parameter set.

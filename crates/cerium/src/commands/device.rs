@@ -65,32 +65,21 @@ impl FromStr for Choice {
 impl DeviceArgs {
     /// How sessions are made, prepared by `threads` threads (0: one for each core).
     pub(super) fn session(&self, threads: usize) -> SessionOptions {
-        SessionOptions { threads, plaintext_memory: self.plaintext_memory, ..SessionOptions::default() }
+        SessionOptions { threads, plaintext_memory: self.plaintext_memory }
     }
 
     /// Opens the device; a CPU computes with `threads` threads (0: one for each core).
     pub(super) fn open(&self, threads: usize) -> Result<Box<dyn Device>> {
-        match self.open_cuda(0)? {
+        self.open_for(0, threads)
+    }
+
+    /// Opens the device of one of several ranks of this machine: GPUs in order, the first ones again where there are fewer. A
+    /// CPU computes with `threads` threads (0: one for each core).
+    pub(super) fn open_for(&self, rank: usize, threads: usize) -> Result<Box<dyn Device>> {
+        match self.open_cuda(rank)? {
             Some(device) => Ok(Box::new(device)),
             None => Ok(Box::new(CpuDevice::new(threads)?)),
         }
-    }
-
-    /// Opens a device for each of several ranks: GPUs in order, the first ones again where there are fewer, or a CPU for each,
-    /// which divide `threads` threads (0: one for each core) among them. Also tells how many of the others share the memory of
-    /// each.
-    pub(super) fn open_several(&self, threads: usize, ranks: usize) -> Result<(Vec<Box<dyn Device>>, u64)> {
-        let (mut devices, mut neighbours): (Vec<Box<dyn Device>>, u64) = (Vec::with_capacity(ranks), 0);
-        for rank in 0..ranks {
-            match self.open_cuda(rank)? {
-                Some(device) => devices.push(Box::new(device)),
-                None => {
-                    neighbours = ranks as u64 - 1;
-                    devices.push(Box::new(CpuDevice::new(share(threads, rank, ranks))?));
-                }
-            }
-        }
-        Ok((devices, neighbours))
     }
 
     /// Bytes that copies within the memory of the device read and write in a second, measured on the spot.

@@ -95,7 +95,7 @@ impl Eval {
         if inputs.is_empty() {
             bail!("there is nothing to classify; --count is at least 1");
         }
-        let places = self.ranks.places(&program, &self.device, threads)?;
+        let places = self.ranks.places_here(&program, &self.device, threads)?;
         let progress = Progress::new();
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
         let start = Instant::now();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cerium_ckks::evaluation_key::EvaluationKey;
-use cerium_runtime::collectives::Patience;
 use cerium_runtime::collectives::threads::threads as in_one_process;
+use cerium_runtime::collectives::{Collectives, HostCollectives, Launch, Patience};
 use cerium_runtime::device::Device;
 use cerium_runtime::key_store::KeyPart;
 use cerium_runtime::{
@@ -60,56 +60,83 @@ impl Keys<'_> {
 
 impl RankArgs {
     fn patience(self) -> Patience {
-        Patience { wait: Duration::from_secs(self.timeout), ..Patience::default() }
+        let wait = Duration::from_secs(self.timeout);
+        Patience { wait, silence: Patience::default().silence.min(wait) }
     }
 
-    /// Opens the devices for a program, all in this process; the CPU's threads (0: one for each core) are divided among them.
-    pub(super) fn places(self, program: &Program, device: &DeviceArgs, threads: usize) -> Result<Places> {
-        let devices = program.artifact.programs.len();
-        if let Some(ranks) = self.devices.filter(|&ranks| ranks != devices) {
-            return Err(SessionError::Devices { devices, ranks }.into());
-        }
-        let mut options = device.session(threads);
-        let devices = match devices {
-            1 => vec![device.open(threads)?],
-            ranks => {
-                let (devices, neighbours) = device.open_several(threads, ranks)?;
-                (options.neighbours, options.threads) = (neighbours, share(threads, 0, ranks));
-                devices
-            }
+    /// Opens the devices for a program. `mpirun`, `torchrun` and `srun` start a process for each; otherwise all are in this one,
+    /// where the CPU's threads (0: one for each core) are divided among them.
+    pub(super) fn places(self, program: &Program, args: &DeviceArgs, threads: usize) -> Result<Places> {
+        let Some(launch) = Launch::from_environment()?.filter(|launch| launch.size > 1) else {
+            return self.places_here(program, args, threads);
         };
-        Ok(Places { devices, threads, options, patience: self.patience() })
+        self.check(program, launch.size)?;
+        let device = args.open_for(launch.local_rank, threads)?;
+        let way: Box<dyn Collectives> = Box::new(launch.join(self.patience())?);
+        let seats = vec![(device, Some(way))];
+        Ok(Places { first: launch.rank, seats, threads, options: args.session(threads) })
+    }
+
+    /// As [`places`](RankArgs::places), all in this process.
+    pub(super) fn places_here(self, program: &Program, args: &DeviceArgs, threads: usize) -> Result<Places> {
+        let ranks = program.artifact.programs.len();
+        self.check(program, ranks)?;
+        if ranks == 1 {
+            let seats = vec![(args.open(threads)?, None)];
+            return Ok(Places { first: 0, seats, threads, options: args.session(threads) });
+        }
+        let seat = |(rank, way): (usize, HostCollectives)| {
+            let device = args.open_for(rank, share(threads, rank, ranks))?;
+            Ok((device, Some(Box::new(way) as Box<dyn Collectives>)))
+        };
+        let ways = in_one_process(ranks, self.patience()).into_iter().enumerate();
+        let (seats, options) =
+            (ways.map(seat).collect::<Result<_>>()?, args.session(share(threads, 0, ranks)));
+        Ok(Places { first: 0, seats, threads, options })
+    }
+
+    /// Checks that the program is for this number of devices, and for as many as were asked for.
+    fn check(self, program: &Program, ranks: usize) -> Result<()> {
+        let devices = program.artifact.programs.len();
+        let ranks = self.devices.filter(|&wanted| wanted != devices).unwrap_or(ranks);
+        if ranks == devices { Ok(()) } else { Err(SessionError::Devices { devices, ranks }.into()) }
     }
 }
 
-/// Devices for all ranks of a program.
+/// A device and, if it has others beside it, the way to them.
+type Seat = (Box<dyn Device>, Option<Box<dyn Collectives>>);
+
+/// Devices for the ranks of a program that are in this process.
 pub(super) struct Places {
-    devices: Vec<Box<dyn Device>>,
+    /// The first of the ranks.
+    first: usize,
+    seats: Vec<Seat>,
     /// Threads that prepare keys.
     threads: usize,
     options: SessionOptions,
-    patience: Patience,
 }
 
 impl Places {
+    /// Whether rank 0 is here, which reads inputs, writes outputs and reports.
+    pub(super) fn has_first(&self) -> bool {
+        self.first == 0
+    }
+
     /// Opens the sessions.
-    pub(super) fn open(mut self, program: &Program, keys: Keys<'_>, progress: &Progress) -> Result<Ranks> {
+    pub(super) fn open(self, program: &Program, keys: Keys<'_>, progress: &Progress) -> Result<Ranks> {
         let parts = KeyPart::all(&program.artifact, &program.params);
+        let parts = &parts[self.first..][..self.seats.len()];
         let step = |what: &'static str, done: usize, total: usize| progress.step(what, done, total);
-        let mut stores = keys.stores(program, &parts, self.threads, progress)?;
-        if self.devices.len() == 1 {
-            let (device, keys) = (self.devices.remove(0), stores.remove(0));
-            let session = Session::with_options(&program.artifact, keys, device, &self.options, &step)?;
-            return Ok(Ranks::alone(session));
+        let stores = keys.stores(program, parts, self.threads, progress)?;
+        let mut members = Vec::with_capacity(stores.len());
+        for ((device, way), keys) in self.seats.into_iter().zip(stores) {
+            let Some(collectives) = way else {
+                let session = Session::with_options(&program.artifact, keys, device, &self.options, &step)?;
+                return Ok(Ranks::alone(session));
+            };
+            members.push(Member { keys, device, collectives });
         }
-        let ways = in_one_process(self.devices.len(), self.patience);
-        let members = self
-            .devices
-            .into_iter()
-            .zip(stores)
-            .zip(ways)
-            .map(|((device, keys), collectives)| Member { keys, device, collectives: Box::new(collectives) });
-        Ok(Ranks::open(&program.artifact, members.collect(), &self.options, &step)?)
+        Ok(Ranks::open(&program.artifact, members, &self.options, &step)?)
     }
 }
 

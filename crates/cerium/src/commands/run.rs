@@ -53,14 +53,20 @@ impl Run {
         self.device.stage_times |= self.profile.is_some();
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
-        let inputs = program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?;
         let places = self.ranks.places(&program, &self.device, threads)?;
+        let inputs = match places.has_first() {
+            true => program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?,
+            false => Vec::new(),
+        };
         let progress = Progress::new();
         let start = Instant::now();
         let mut ranks = places.open(&program, Keys::Folder(&self.keys), &progress)?;
         let preparation = start.elapsed();
         let (outputs, profiles) = progress.work("running", || ranks.run(&inputs))?;
-        let ranks = ranks.figures(&profiles)?;
+        let (has_first, ranks) = (ranks.has_first(), ranks.figures(&profiles)?);
+        if !has_first {
+            return Ok(());
+        }
         let (profile, device) = (&profiles[0], show_devices(&ranks));
         let bytes = wire::encode_ciphertexts(&program.params, program.digest, &outputs);
         files::write(&self.output, &bytes)?;

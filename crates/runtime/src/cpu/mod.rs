@@ -220,8 +220,8 @@ impl Device for CpuDevice {
     }
 
     /// Keys are in this memory already.
-    fn room(&mut self, pool: u64, _keys: u64) -> Option<u64> {
-        Some(encode::available_memory()?.saturating_sub(pool))
+    fn room(&mut self, pool: u64, _keys: u64, neighbours: u64) -> Option<u64> {
+        Some((encode::available_memory()? / (1 + neighbours)).saturating_sub(pool))
     }
 
     fn take_usage(&mut self) -> UsageTables {

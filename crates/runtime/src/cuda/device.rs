@@ -362,7 +362,7 @@ impl Device for CudaDevice {
         self.pool_bytes
     }
 
-    fn room(&mut self, pool: u64, keys: u64) -> Option<u64> {
+    fn room(&mut self, pool: u64, keys: u64, _: u64) -> Option<u64> {
         // One that does not know says 0.
         let (free, _) = self.gpu.memory().ok().filter(|(free, _)| *free > 0)?;
         // A sixteenth for tables, scratch and the functions themselves.

@@ -484,11 +484,7 @@ fn weights_are_encoded_before_the_runs_that_read_them() {
     let words = case.ends.iter().copied().flat_map(limb).collect();
     let input = [Ciphertext::new(&case.params, level, scale, 2, words).unwrap()];
     let run = |device: Box<dyn Device>, plaintext_memory: u64| {
-        let options = SessionOptions {
-            threads: 1,
-            plaintext_memory: Some(plaintext_memory),
-            ..SessionOptions::default()
-        };
+        let options = SessionOptions { threads: 1, plaintext_memory: Some(plaintext_memory) };
         let session = Session::with_options(&case.artifact, case.key_store(), device, &options, &silent);
         let mut session = session.unwrap();
         let outputs = [(); 2].map(|()| session.run(&input).unwrap().0[0].words().to_vec());

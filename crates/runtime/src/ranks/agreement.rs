@@ -35,9 +35,17 @@ struct Identity {
     version: String,
     program: [u8; 32],
     keys: [u8; 32],
+    /// Where it runs; ranks may differ in this.
+    host: String,
 }
 
-/// Holds what all ranks have against each other, and their number against that of the program's devices.
+/// What ranks on this host, and no others, have in common.
+fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
+/// Holds what all ranks have against each other, and their number against that of the program's devices. Tells how many other
+/// ranks are on this host.
 ///
 /// # Errors
 /// [`SessionError::Odd`] on all ranks alike, [`SessionError::Devices`], and errors of collectives and of the artifact.
@@ -45,14 +53,15 @@ pub(crate) fn agree(
     artifact: &Artifact,
     keys: &KeyStore,
     collectives: &mut dyn Collectives,
-) -> Result<(), SessionError> {
+) -> Result<u64, SessionError> {
     let own = Identity {
         version: env!("CARGO_PKG_VERSION").to_string(),
         program: artifact.digest()?,
         keys: keys.identity(),
+        host: host(),
     };
-    let own = postcard::to_allocvec(&own).expect("plain data");
-    let identities = collectives.gather(&own)?;
+    let bytes = postcard::to_allocvec(&own).expect("plain data");
+    let identities = collectives.gather(&bytes)?;
     // Another version may have other things to say.
     let identities: Vec<Option<Identity>> =
         identities.iter().map(|bytes| postcard::from_bytes(bytes).ok()).collect();
@@ -60,7 +69,8 @@ pub(crate) fn agree(
         return Err(SessionError::Odd { rank, what });
     }
     let (devices, ranks) = (artifact.programs.len(), collectives.size());
-    if devices == ranks { Ok(()) } else { Err(SessionError::Devices { devices, ranks }) }
+    let here = identities.iter().flatten().filter(|identity| identity.host == own.host).count();
+    if devices == ranks { Ok(here as u64 - 1) } else { Err(SessionError::Devices { devices, ranks }) }
 }
 
 /// The first rank that has something other than most ranks have, or, where there are as many of one kind as of the other, than
@@ -98,7 +108,8 @@ mod tests {
     #[test]
     fn versions_count_before_programs_and_programs_before_keys() {
         let identity = |version: &str, program, keys| {
-            Some(Identity { version: version.into(), program: [program; 32], keys: [keys; 32] })
+            let host = format!("host {keys}");
+            Some(Identity { version: version.into(), program: [program; 32], keys: [keys; 32], host })
         };
         let usual = || identity("1", 0, 0);
         assert_eq!(odd(&[usual(), usual()]), None);

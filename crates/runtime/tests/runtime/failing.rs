@@ -102,8 +102,8 @@ impl Device for Failing {
         self.cpu.pool_bytes()
     }
 
-    fn room(&mut self, pool: u64, keys: u64) -> Option<u64> {
-        self.cpu.room(pool, keys)
+    fn room(&mut self, pool: u64, keys: u64, neighbours: u64) -> Option<u64> {
+        self.cpu.room(pool, keys, neighbours)
     }
 
     fn take_usage(&mut self) -> UsageTables {

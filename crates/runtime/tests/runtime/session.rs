@@ -134,7 +134,7 @@ fn plaintexts_encoded_when_they_are_needed_give_the_same_words() {
             let open = |plaintext_memory, threads| {
                 let keys = KeyStore::from_keys(&params, &artifact.keys, keys.clone(), 1, &silent).unwrap();
                 let device = Box::new(CpuDevice::new(threads).unwrap());
-                let options = SessionOptions { threads: 1, plaintext_memory, ..SessionOptions::default() };
+                let options = SessionOptions { threads: 1, plaintext_memory };
                 Session::with_options(&artifact, keys, device, &options, &silent)
             };
             let mut whole = open(Some(u64::MAX), 1).unwrap();
