@@ -28,8 +28,8 @@ use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Artifact, ArtifactError, DeviceId, Element, Function, KeyPlan, Normalization, PassFigures, Port, Recipe,
-    Stage, Tensor, Values,
+    Artifact, ArtifactError, CommunicationFigures, DeviceId, Element, Function, KeyPlan, Normalization,
+    PassFigures, Port, Recipe, Stage, Tensor, Values,
 };
 
 const MAGIC: [u8; 8] = *b"CERPROG\x1a";
@@ -52,6 +52,7 @@ struct Structure<'a> {
     weights: Cow<'a, [Recipe]>,
     stages: Cow<'a, [Stage]>,
     passes: Cow<'a, [PassFigures]>,
+    communication: Cow<'a, [CommunicationFigures]>,
     key_plan: Cow<'a, Option<KeyPlan>>,
     normalization: Cow<'a, Option<Normalization>>,
     gathers: Vec<u64>,
@@ -106,6 +107,7 @@ impl Artifact {
             weights: (&self.weights).into(),
             stages: (&self.stages).into(),
             passes: Cow::Borrowed(&self.passes),
+            communication: Cow::Borrowed(&self.communication),
             key_plan: Cow::Borrowed(&self.key_plan),
             normalization: Cow::Borrowed(&self.normalization),
             gathers: self.gathers.iter().map(|gather| gather.len() as u64).collect(),
@@ -175,6 +177,7 @@ impl Artifact {
             weights: structure.weights.into_owned(),
             stages: structure.stages.into_owned(),
             passes: structure.passes.into_owned(),
+            communication: structure.communication.into_owned(),
             key_plan: structure.key_plan.into_owned(),
             normalization: structure.normalization.into_owned(),
             gathers,

@@ -21,7 +21,7 @@ use cerium_ckks::evaluation_key::KeyRequest;
 use cerium_ckks::params::ParamsSpec;
 use serde::{Deserialize, Serialize};
 
-pub use cost::Cost;
+pub use cost::{Cost, Traffic};
 pub use error::ArtifactError;
 pub use file::VERSION;
 pub use kernel::{Kernel, Operand};
@@ -59,6 +59,9 @@ pub struct Artifact {
     pub stages: Vec<Stage>,
     /// What a run costs after each pass of the kernel level, the last one being what the program is; may be empty.
     pub passes: Vec<PassFigures>,
+    /// What all devices together send in a run after each communication pass, the last one being what the program is; empty for
+    /// one device.
+    pub communication: Vec<CommunicationFigures>,
     /// What was done to keep the keys within a budget, if anything was.
     pub key_plan: Option<KeyPlan>,
     /// How the pixels of pictures become the values of the first input; where it is `None`, as is usual for the data set that
@@ -204,6 +207,15 @@ pub struct PassFigures {
     pub cost: Cost,
     /// Limbs of the pool: inputs, outputs and the deepest stack of frames.
     pub pool_limbs: u64,
+}
+
+/// What moves between devices in a run of the program after a pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommunicationFigures {
+    /// The pass; `key_switching` before any.
+    pub pass: String,
+    /// Collectives, and bytes that all devices send.
+    pub traffic: Traffic,
 }
 
 /// A compiled function over limbs.

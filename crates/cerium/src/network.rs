@@ -7,6 +7,7 @@ use cerium_artifact::Artifact;
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::passes::PlaceError;
 use cerium_compiler::ir::Trace;
+use cerium_compiler::limb::devices::DeviceOptions;
 use cerium_compiler::{CompileError, CompileOptions, compile};
 use cerium_models::approximation::ApproximationOptions;
 use cerium_models::budget::{self, Budget, Samples};
@@ -180,15 +181,23 @@ pub(crate) struct Compiled<'a> {
     pub(crate) trace: Trace,
 }
 
-/// Compiles a network for a batch of inputs under the first parameter set of `choice` that has room and levels for it, with
-/// keys that take at most `key_memory` bytes.
+/// What a program is compiled for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Server {
+    /// Bytes that the evaluation keys may take.
+    pub(crate) key_memory: Option<u64>,
+    /// The devices that run it together.
+    pub(crate) devices: DeviceOptions,
+}
+
+/// Compiles a network for a batch of inputs under the first parameter set of `choice` that has room and levels for it.
 pub(crate) fn compile_network<'a>(
     network: &'a Network,
     substitution: &Substitution,
     samples: &[&[f32]],
     choice: &Choice,
     batch: Batch,
-    key_memory: Option<u64>,
+    server: &Server,
     dump: &[String],
 ) -> Result<Compiled<'a>> {
     let mut refusal = None;
@@ -208,7 +217,8 @@ pub(crate) fn compile_network<'a>(
         };
         let samples = samples.chunks(batch.pictures()).take(NOISE_SAMPLES).map(slots).collect();
         let mut trace = Trace { dump: dump.to_vec(), ..Trace::default() };
-        let compile_options = CompileOptions { samples, key_memory, ..CompileOptions::default() };
+        let Server { key_memory, devices } = *server;
+        let compile_options = CompileOptions { samples, key_memory, devices, ..CompileOptions::default() };
         match compile(&source, &compile_options, &mut trace) {
             Ok(mut artifact) => {
                 artifact.normalization = network.normalization.clone();

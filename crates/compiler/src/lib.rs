@@ -19,7 +19,7 @@ mod report;
 use std::convert::Infallible;
 use std::time::Instant;
 
-use cerium_artifact::{Artifact, GatherId, PackedCiphertext, Port};
+use cerium_artifact::{Artifact, CommunicationFigures, GatherId, PackedCiphertext, Port, Traffic};
 use num_complex::Complex64;
 
 use bootstrap::{BootstrapPins, ExpandError, expand_bootstrap};
@@ -32,7 +32,7 @@ use dsl::{Packing, SourcePort, SourceProgram};
 use ir::Trace;
 use ir::simplify::share;
 use kernel::{Fusion, KernelOptions};
-use limb::devices::{DeviceOptions, place_devices};
+use limb::devices::{Communication, DeviceOptions, place_devices};
 use limb::passes::{cancel_transforms, fold_scalars, form_dots};
 use polynomial::lower_to_limb;
 use polynomial::passes::{expand_divisions, merge_divisions, sink_divisions};
@@ -147,6 +147,12 @@ pub fn compile(
     let after = placed.modules.iter().flat_map(|m| &m.functions).map(|f| f.nodes.len()).sum();
     trace.record("limb", "place_devices", start.elapsed(), (before, after));
 
+    let figures = |(pass, traffic): &(Communication, Traffic)| CommunicationFigures {
+        pass: pass.name().to_string(),
+        traffic: *traffic,
+    };
+    let communication = placed.traffic.iter().map(figures).collect();
+
     let start = Instant::now();
     let width = options.width.unwrap_or_else(|| report::default_width(&ct.context.params));
     let kernels = KernelOptions { fusion: options.fusion, width, ordered: options.devices.devices > 1 };
@@ -194,6 +200,7 @@ pub fn compile(
         params: ct.context.params.spec().clone(),
         programs,
         homes: placed.homes,
+        communication,
         inputs,
         outputs,
         keys,

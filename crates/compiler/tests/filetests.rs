@@ -8,6 +8,10 @@
 //!                         can avoid
 //! # params: <name>        an insecure parameter set by name, insecure-test if left out
 //! # key_memory: <bytes>   what the keys may take, for fit_keys
+//! # devices: <n> ..       for cost: what the program sends on so many devices after each communication pass; for
+//!                         place_devices: the module of each device
+//! # link: <name>          what joins the devices, nvlink if left out
+//! # communication: <pass> the last communication pass of place_devices, all_reduce if left out
 //! # weight: <period>      declares a weight, any number of times; its values are pseudo-random
 //! # constant: <re> <im>   declares a weight that is a constant
 //! <program>
@@ -22,13 +26,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cerium_artifact::cost::program_traffic;
 use cerium_artifact::kernel::Body;
-use cerium_artifact::{Artifact, GatherId, Operand, Recipe, Step, Tensor, TensorId};
+use cerium_artifact::{
+    Artifact, CommunicationFigures, GatherId, Operand, Recipe, Step, Tensor, TensorId, Traffic,
+};
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{self, Context, Data, passes};
 use cerium_compiler::dsl::{Packing, SourcePort, SourceProgram};
 use cerium_compiler::ir::{Module, Trace, simplify, text};
 use cerium_compiler::kernel::{self, Fusion, KernelOptions};
+use cerium_compiler::limb::devices::{Communication, DeviceOptions, Link, place_devices};
 use cerium_compiler::limb::passes as limb_passes;
 use cerium_compiler::polynomial::passes as poly_passes;
 use cerium_compiler::{CompileOptions, compile, limb, polynomial};
@@ -39,6 +47,7 @@ struct FileTest {
     context: Context,
     key_memory: Option<u64>,
     all_fusions: bool,
+    devices: Vec<DeviceOptions>,
     input: String,
 }
 
@@ -79,12 +88,21 @@ fn filetests() {
 fn parse(source: &str) -> FileTest {
     let (mut kind, mut params, mut key_memory, mut all_fusions) = (None, "insecure-test", None, false);
     let mut data = Data::default();
+    let (mut counts, mut link, mut communication) = (Vec::new(), Link::default(), Communication::AllReduce);
     for line in source.lines() {
         let Some((key, value)) = line.strip_prefix("# ").and_then(|l| l.split_once(": ")) else { continue };
         match key {
             "test" => kind = Some(value.trim().to_string()),
             "params" => params = value.trim(),
             "fusion" => all_fusions = value.trim() == "all",
+            "devices" => {
+                counts = value.split_whitespace().map(|count| count.parse().expect("a number")).collect()
+            }
+            "link" => link = value.trim().parse().expect("a link"),
+            "communication" => {
+                let pass = Communication::ALL.into_iter().find(|pass| pass.name() == value.trim());
+                communication = pass.expect("a communication pass");
+            }
             "key_memory" => key_memory = value.trim().parse().ok(),
             "weight" => declare(&mut data, value.trim().parse().expect("a weight has a period")),
             "constant" => {
@@ -103,6 +121,7 @@ fn parse(source: &str) -> FileTest {
         context,
         key_memory,
         all_fusions,
+        devices: counts.into_iter().map(|devices| DeviceOptions { devices, link, communication }).collect(),
         input: source.to_string(),
     }
 }
@@ -195,6 +214,8 @@ fn run(test: &FileTest, level: &str) -> Result<String, String> {
         ("form_dots", _) => pass(read_limb().map_err(fail)?, |m| {
             let Ok(()) = limb_passes::form_dots(m);
         }),
+        ("place_devices", _) => place(&read_limb().map_err(fail)?, &test.devices),
+        ("cost", _) if !test.devices.is_empty() => traffic(&read_ct().map_err(fail)?, &test.devices),
         ("assemble", _) => assemble(&read_limb().map_err(fail)?, Fusion::None),
         ("horizontal", _) => assemble(&read_limb().map_err(fail)?, Fusion::Horizontal),
         ("fuse", _) => assemble(&read_limb().map_err(fail)?, Fusion::Full),
@@ -213,10 +234,8 @@ fn assemble(module: &limb::Module, fusion: Fusion) -> Result<String, String> {
     Ok(assembled[0].iter().map(kernel::text::write).collect())
 }
 
-/// What one run of the compiled program costs.
-fn cost(test: &FileTest) -> Result<String, String> {
-    let module = text::read::<ciphertext::Ciphertext>(&test.input, test.context.clone());
-    let module = module.map_err(|e| e.to_string())?;
+/// The compiled program.
+fn compiled(module: &ciphertext::Module, options: &CompileOptions) -> Result<Artifact, String> {
     let ports = |kind: &str, count: usize| {
         (0..count)
             .map(|i| SourcePort { name: format!("{kind}{i}"), packings: vec![Packing::dense(16)] })
@@ -227,11 +246,17 @@ fn cost(test: &FileTest) -> Result<String, String> {
         name: "cost".into(),
         inputs: ports("in", inputs),
         outputs: ports("out", outputs),
-        module,
+        module: module.clone(),
     };
+    compile(&source, options, &mut Trace::default()).map_err(|e| e.to_string())
+}
+
+/// What one run of the compiled program costs.
+fn cost(test: &FileTest) -> Result<String, String> {
+    let module = text::read::<ciphertext::Ciphertext>(&test.input, test.context.clone());
+    let module = module.map_err(|e| e.to_string())?;
     let measure = |fusion: Fusion| {
-        let options = CompileOptions { fusion, ..CompileOptions::default() };
-        let artifact = compile(&source, &options, &mut Trace::default()).map_err(|e| e.to_string())?;
+        let artifact = compiled(&module, &CompileOptions { fusion, ..CompileOptions::default() })?;
         let measured = null::measure(&artifact).map_err(|e| e.to_string())?;
         Ok::<_, String>((artifact, measured))
     };
@@ -282,6 +307,44 @@ fn cost(test: &FileTest) -> Result<String, String> {
     let _ = writeln!(out, "pool: {} bytes", measured.pool_bytes);
     let _ = writeln!(out, "plaintexts: {} bytes", measured.plaintext_bytes);
     let _ = writeln!(out, "keys: {} of {} bytes", artifact.keys.len(), measured.key_bytes);
+    Ok(out)
+}
+
+/// The module of each device.
+fn place(module: &limb::Module, devices: &[DeviceOptions]) -> Result<String, String> {
+    let mut out = String::new();
+    for options in devices {
+        let placed = place_devices(module.clone(), options);
+        for (device, module) in placed.modules.iter().enumerate() {
+            let _ = writeln!(out, "device {device} of {}\n{}", options.devices, cat(module.clone())?);
+        }
+    }
+    Ok(out)
+}
+
+/// What all devices send in a run after each communication pass.
+fn traffic(module: &ciphertext::Module, devices: &[DeviceOptions]) -> Result<String, String> {
+    let mut out = String::new();
+    for &options in devices {
+        let options = CompileOptions { devices: options, ..CompileOptions::default() };
+        let artifact = compiled(module, &options)?;
+        let figures = &artifact.communication;
+        let before = figures.first().map_or(0, |first| first.traffic.bytes);
+        let _ = writeln!(out, "{} devices over {}", options.devices.devices, options.devices.link.name());
+        for CommunicationFigures { pass, traffic } in figures {
+            let saved = 100.0 * (1.0 - traffic.bytes as f64 / before as f64);
+            let Traffic { collectives, bytes } = traffic;
+            let _ = writeln!(
+                out,
+                "  {pass:<14} {collectives:>4} collectives {bytes:>12} bytes, {saved:.1}% saved"
+            );
+        }
+        let log_n = Params::new(artifact.params.clone()).map_err(|e| e.to_string())?.log_n();
+        let programs = artifact.programs.iter();
+        let sent = programs.map(|program| program_traffic(program, artifact.programs.len(), log_n).bytes);
+        let last = figures.last().map(|last| last.traffic.bytes);
+        assert_eq!(Some(sent.sum::<u64>()), last, "the program sends what the last pass says");
+    }
     Ok(out)
 }
 

@@ -186,6 +186,7 @@ pub(crate) fn sample() -> Artifact {
         params: spec,
         programs: vec![vec![weigh, main]],
         homes: vec![],
+        communication: vec![],
         inputs: vec![Port { name: "x".into(), shape: vec![1, 4], batch: 1, ciphertexts: vec![packed(1)] }],
         outputs: vec![Port { name: "y".into(), shape: vec![3], batch: 1, ciphertexts: vec![packed(2)] }],
         keys: vec![rotation],

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use cerium_artifact::MAX_DEVICES;
 use cerium_compiler::ir::Trace;
+use cerium_compiler::limb::devices::{DeviceOptions, Link};
 use cerium_models::approximation::ApproximationOptions;
 use cerium_models::budget::{Budget, Samples};
 use cerium_models::graph::Op;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::model::ModelArgs;
 use crate::figures::{self, row};
-use crate::network::{Activations, Choice, Compiled, Polynomials, compile_network};
+use crate::network::{Activations, Choice, Compiled, Polynomials, Server, compile_network};
 use crate::prediction::Prediction;
 use crate::program::Program;
 use crate::progress::Progress;
@@ -41,6 +43,14 @@ pub(crate) struct Compile {
     /// program makes do with fewer keys and takes more time.
     #[arg(long, value_name = "SIZE")]
     key_memory: Option<String>,
+    /// Devices that run the program together: the limbs of every ciphertext are spread over them, and each keeps only the keys
+    /// and weights that it reads.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_DEVICES as i64))]
+    devices: u16,
+    /// What joins the devices, by which it is weighed what they send and what they rather compute: `memory` of one machine for
+    /// CPUs, `nvlink` or `pcie` for GPUs, `network` between machines.
+    #[arg(long, default_value = Link::Memory.name(), value_name = "LINK")]
+    link: Link,
     /// Show what each pass of the compiler did, and its time.
     #[arg(long)]
     trace: bool,
@@ -134,7 +144,7 @@ impl Compile {
                 &samples,
                 &choice,
                 batch,
-                key_memory,
+                &Server { key_memory, devices: self.devices() },
                 &self.dump,
             )
         })?;
@@ -155,6 +165,10 @@ impl Compile {
             text += &show_trace(&trace);
         }
         figures::print(&(text + &self.show(&program, &plan, &polynomials, time)))
+    }
+
+    fn devices(&self) -> DeviceOptions {
+        DeviceOptions { devices: self.devices.into(), link: self.link, ..DeviceOptions::default() }
     }
 
     fn show(&self, program: &Program, plan: &Plan<'_>, polynomials: &Polynomials, time: f64) -> String {

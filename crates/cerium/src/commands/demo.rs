@@ -25,7 +25,7 @@ use super::decrypt::{Answer, decrypt_outputs, predicted_error};
 use super::keygen::evaluation_keys;
 use super::run::{stage_times, stages_json};
 use crate::figures::{self, row, small};
-use crate::network::{Activations, Choice, Compiled, Network, Polynomials, compile_network};
+use crate::network::{Activations, Choice, Compiled, Network, Polynomials, Server, compile_network};
 use crate::program::Program;
 use crate::progress::Progress;
 
@@ -110,8 +110,15 @@ impl Demo {
         let unlabelled = Samples { inputs: &samples, labels: None };
         let Polynomials { substitution, .. } =
             Polynomials::choose(&network, &unlabelled, &activations, &progress)?;
-        let Compiled { plan, artifact, params, .. } =
-            compile_network(&network, &substitution, &samples, &Choice::Auto, Batch::ONE, None, &[])?;
+        let Compiled { plan, artifact, params, .. } = compile_network(
+            &network,
+            &substitution,
+            &samples,
+            &Choice::Auto,
+            Batch::ONE,
+            &Server::default(),
+            &[],
+        )?;
         let program = Program::new(artifact)?;
         let what = format!(
             "network -> program under {} (128-bit secure, N = 2^{}, log PQ = {:.0})",

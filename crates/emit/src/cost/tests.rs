@@ -86,6 +86,7 @@ pub(super) fn artifact(programs: Vec<Vec<Function>>) -> (Artifact, Params) {
         params: params.spec().clone(),
         programs,
         homes: Vec::new(),
+        communication: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         keys: Vec::new(),

@@ -224,6 +224,7 @@ mod tests {
             params: params.spec().clone(),
             programs: vec![vec![main]],
             homes: Vec::new(),
+            communication: Vec::new(),
             inputs: vec![],
             outputs: vec![],
             keys: vec![],

@@ -285,6 +285,7 @@ impl Case {
             params: params.spec().clone(),
             programs: vec![vec![scaled, main]],
             homes: Vec::new(),
+            communication: Vec::new(),
             inputs: vec![port("x")],
             outputs: vec![port("y")],
             keys: vec![request],

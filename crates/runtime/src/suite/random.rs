@@ -104,6 +104,7 @@ pub fn artifact(rng: &mut ChaCha8Rng, log_n: u8, devices: usize) -> Artifact {
         tensors,
         stages: (0..STAGES).map(stage).collect(),
         passes: Vec::new(),
+        communication: Vec::new(),
         key_plan: None,
         normalization: None,
         model: Vec::new(),

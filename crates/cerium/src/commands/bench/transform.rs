@@ -38,6 +38,7 @@ pub(super) fn transform(params: &Params, level: Level, forward: bool) -> Artifac
         params: params.spec().clone(),
         programs: vec![vec![main]],
         homes: Vec::new(),
+        communication: Vec::new(),
         inputs: vec![port("x")],
         outputs: vec![port("y")],
         keys: vec![],

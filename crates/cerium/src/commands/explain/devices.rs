@@ -1,6 +1,6 @@
 //! What is reported of a program on several devices: memory, communication and waiting.
 
-use cerium_artifact::StageId;
+use cerium_artifact::{StageId, Traffic};
 use cerium_emit::cost::{Group, Link, Spent, Timeline};
 use cerium_runtime::null::Measurement;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ pub(super) fn joined(group: &Group) -> String {
 
 impl Devices<'_> {
     pub(super) fn sections(&self) -> Vec<Section> {
-        let mut sections = vec![self.devices(), self.communication()];
+        let mut sections = vec![self.devices(), self.communication(), self.passes()];
         // What was measured on the spot is said elsewhere.
         if self.group.hands.is_none() {
             sections.push(self.figures());
@@ -100,6 +100,24 @@ impl Devices<'_> {
         Section { title: "Communication", rows, note }
     }
 
+    /// What is sent after each communication pass.
+    fn passes(&self) -> Section {
+        let mut rows = vec![row(["after", "collectives", "sent by all", "saved"])];
+        let passes = &self.report.program.artifact.communication;
+        let before = passes.first().map_or(0, |first| first.traffic.bytes);
+        rows.extend(passes.iter().map(|figures| {
+            let saved = 1.0 - figures.traffic.bytes as f64 / before.max(1) as f64;
+            row([
+                &figures.pass,
+                &figures.traffic.collectives.to_string(),
+                &figures::bytes(figures.traffic.bytes),
+                &format!("{:.1}%", 100.0 * saved),
+            ])
+        }));
+        let note = "Key switching: every key switch and every division receives what it needs for itself.";
+        Section { title: "Communication passes", rows, note: note.into() }
+    }
+
     fn links(&self) -> Vec<Link> {
         let mut links = vec![self.group.link];
         links.extend((self.group.nodes() > 1).then_some(self.group.network));
@@ -134,6 +152,10 @@ impl Devices<'_> {
         let figures = figures.iter().flat_map(Link::figures);
         let figures =
             figures.map(|(what, value, source)| json!({ "what": what, "value": value, "source": source }));
+        let passes = self.report.program.artifact.communication.iter().map(|figures| {
+            let Traffic { collectives, bytes } = figures.traffic;
+            json!({ "pass": figures.pass, "collectives": collectives, "bytes_sent_by_all": bytes })
+        });
         json!({
             "count": self.group.devices,
             "nodes": self.group.nodes(),
@@ -141,6 +163,7 @@ impl Devices<'_> {
             "last": self.timeline.last(),
             "each": each.collect::<Vec<_>>(),
             "stages": stages.collect::<Vec<_>>(),
+            "passes": passes.collect::<Vec<_>>(),
             "figures": figures.collect::<Vec<_>>(),
         })
     }
