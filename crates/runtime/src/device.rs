@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cerium_artifact::{Function, Kernel, Operand, StageId};
 use cerium_ckks::params::Params;
 
-use crate::cuda::CudaError;
+use crate::cuda::{CudaDevice, CudaError};
 use crate::key_store::KeyStore;
 use crate::memory::{OnTheWay, PlaintextEncoder, PlaintextId, Plaintexts, Residency};
 use crate::profile::UsageTables;
@@ -129,6 +129,11 @@ pub trait Device: Send {
 
     /// Makes the evaluation keys available to kernels, in the order of the artifact's manifest.
     fn load_keys(&mut self, keys: Arc<KeyStore>) -> Result<(), DeviceError>;
+
+    /// The GPU that it is, for what works in the memory of GPUs; `None` if it is none.
+    fn cuda(&mut self) -> Option<&mut CudaDevice> {
+        None
+    }
 
     /// Words of a slot: N of the parameters that it was prepared with.
     fn limb_words(&self) -> usize;

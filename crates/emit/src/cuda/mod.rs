@@ -12,6 +12,7 @@ pub mod program;
 mod base_convert;
 mod elementwise;
 mod part;
+mod sum;
 mod transform;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ use cerium_artifact::{Function, Kernel};
 use cerium_ckks::params::Params;
 
 pub use abi::{Launch, Pointer, Source, SourceId};
+pub use sum::{SUM_THREADS, sum_source};
 pub use transform::tables;
 
 /// Turns kernels into launches and collects the text that they need.

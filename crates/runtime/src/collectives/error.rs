@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::mpi::MpiError;
+use super::nccl::NcclError;
 use super::news::{Failure, FailureKind};
 use super::tcp::MeetingError;
+use crate::cuda::CudaError;
 use crate::device::DeviceError;
 
 /// Why a collective failed.
@@ -59,6 +61,9 @@ pub enum CollectiveError {
     /// Ranks did not find each other.
     #[error(transparent)]
     Meeting(#[from] MeetingError),
+    /// NCCL cannot be used, or failed.
+    #[error(transparent)]
+    Nccl(#[from] NcclError),
     /// The device could not read or write limbs.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -76,6 +81,12 @@ impl CollectiveError {
             }
             other => Failure { rank: own, kind: FailureKind::GaveUp, reason: other.to_string() },
         }
+    }
+}
+
+impl From<CudaError> for CollectiveError {
+    fn from(error: CudaError) -> CollectiveError {
+        CollectiveError::Device(error.into())
     }
 }
 

@@ -4,14 +4,16 @@
 //! each rank gets all parts of its share, adds them modulo the primes, and gives the sums to all. A rank sends and receives
 //! `2 (D - 1) / D` times the bytes of the limbs, whatever their number.
 
+mod notices;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::news::{Carrier, Failure, Message, News, Part, Tag};
+use super::shares::{segments, share};
 use super::wire::{pack, unpack};
 use super::{CollectiveError, Collectives, Exchange, Patience, Started, Sum};
 use crate::device::{Address, Device};
@@ -26,6 +28,8 @@ pub struct HostCollectives {
     /// Collectives started so far.
     count: u64,
     pending: BTreeMap<u64, Arc<Pending>>,
+    /// Collectives that are finished, notices of which have not all come.
+    retired: Vec<u64>,
     /// Messages that nobody has asked for yet, by sender.
     arrived: Vec<BTreeMap<Tag, Vec<u32>>>,
     /// Ranks that have ended in good order.
@@ -70,24 +74,25 @@ impl Pending {
     }
 }
 
-/// The words that a rank adds, of `words` words in all.
-fn share(words: usize, rank: usize, size: usize) -> Range<usize> {
-    words * rank / size..words * (rank + 1) / size
-}
-
 /// Adds canonical summands to a share whose first word is word `start` of all limbs.
 fn add(share: &mut [u32], summands: &[u32], start: usize, sums: &[Sum], limb_words: usize) {
-    let mut done = 0;
-    while done < share.len() {
-        let position = start + done;
-        let end = share.len().min(done + limb_words - position % limb_words);
-        let q = sums[position / limb_words].q;
-        for (sum, &summand) in share[done..end].iter_mut().zip(&summands[done..end]) {
+    for segment in segments(start..start + share.len(), limb_words) {
+        let (q, words) = (sums[segment.limb].q, segment.start..segment.start + segment.words);
+        for (sum, &summand) in share[words.clone()].iter_mut().zip(&summands[words]) {
             let added = *sum + summand; // below 2^31
             *sum = if added >= q { added - q } else { added };
         }
-        done = end;
     }
+}
+
+/// Slots by the rank with which they are exchanged. Panics if that is `rank` itself, or none of `size`.
+fn peers(limbs: &[(usize, Address)], rank: usize, size: usize) -> Vec<Vec<Address>> {
+    let mut slots = vec![Vec::new(); size];
+    for &(peer, slot) in limbs {
+        assert!(peer < size && peer != rank, "rank {rank} of {size} exchanges a limb with rank {peer}");
+        slots[peer].push(slot);
+    }
+    slots
 }
 
 impl HostCollectives {
@@ -107,6 +112,7 @@ impl HostCollectives {
             news,
             count: 0,
             pending: BTreeMap::new(),
+            retired: Vec::new(),
             arrived: vec![BTreeMap::new(); size],
             left: vec![false; size],
             waits: vec![None; size],
@@ -119,8 +125,18 @@ impl HostCollectives {
         (0..size).filter(move |&other| other != rank)
     }
 
+    /// How long it waits.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// The failure of the computation.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
     /// Keeps the failure and tells the others.
-    fn fail(&mut self, error: CollectiveError) -> CollectiveError {
+    pub(super) fn fail(&mut self, error: CollectiveError) -> CollectiveError {
         if self.failure.is_none() {
             let failure = error.failure(self.rank);
             self.carrier.tell(&News::Failed(failure.clone()));
@@ -256,17 +272,8 @@ impl HostCollectives {
         device: &mut dyn Device,
     ) -> Result<u64, CollectiveError> {
         let limb_words = device.limb_words();
-        let is_peer = |peer: usize| peer < self.size && peer != self.rank;
-        let mut receives = vec![Vec::new(); self.size];
-        for &(from, to) in &exchange.receives {
-            assert!(is_peer(from), "rank {} of {} gets a limb from rank {from}", self.rank, self.size);
-            receives[from].push(to);
-        }
-        let mut sends: Vec<Vec<Address>> = vec![Vec::new(); self.size];
-        for &(to, from) in &exchange.sends {
-            assert!(is_peer(to), "rank {} of {} gives a limb to rank {to}", self.rank, self.size);
-            sends[to].push(from);
-        }
+        let receives = peers(&exchange.receives, self.rank, self.size);
+        let sends = peers(&exchange.sends, self.rank, self.size);
         let collective = self.begin(Pending::Exchange { receives, limb_words })?;
         for (to, limbs) in sends.into_iter().enumerate().filter(|(_, limbs)| !limbs.is_empty()) {
             let mut words = vec![0; limbs.len() * limb_words];

@@ -4,7 +4,9 @@
 //! collectives in the same order. [`Collectives`] is what a session asks for; behind it are
 //!
 //! - [`HostCollectives`]: limbs go through the memory of the hosts. Messages are carried between [`threads`] of one process, or
-//!   between processes by [`mpi`] or [`tcp`]. [`Launch`] says which rank a process is, and joins the others.
+//!   between processes by [`mpi`] or [`tcp`]. [`Launch`] says which rank a process is, and joins the others;
+//! - [`NcclCollectives`](nccl::NcclCollectives): limbs go from GPU to GPU. Ranks know of each other's failures through a
+//!   [`HostCollectives`] beside it.
 //!
 //! No wait is endless: a rank that is lost or gives up is named on all others, at once where the carrier notices it (an end
 //! of file, a thread that panics), and after [`Patience`] where it does not. After a failure every call returns it again.
@@ -13,7 +15,9 @@ mod error;
 mod host;
 mod launch;
 pub mod mpi;
+pub mod nccl;
 mod news;
+mod shares;
 pub mod tcp;
 pub mod threads;
 mod wire;

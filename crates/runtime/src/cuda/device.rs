@@ -18,6 +18,7 @@ use super::encode::{Encodings, ON_THE_WAY};
 use super::error::{MemoryNeeds, Purpose};
 use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
 use super::plan::{KeyLimb, Places, Plan, PlannedLaunch};
+use super::sums::Sums;
 use super::{CudaError, cache::CubinCache};
 use crate::device::{Address, Bindings, Device, DeviceError, EncodeJob, Run, RunId};
 use crate::key_store::KeyStore;
@@ -68,6 +69,7 @@ pub struct CudaDevice {
     table: GpuAddress,
     runs: Vec<LoadedRun>,
     used: UsageTables,
+    pub(super) sums: Sums,
 }
 
 /// A run that is ready.
@@ -103,10 +105,12 @@ impl CudaDevice {
             table: GpuAddress::default(),
             runs: Vec::new(),
             used: UsageTables::default(),
+            sums: Sums::default(),
         }
     }
 
-    pub(super) fn gpu(&mut self) -> &mut dyn Gpu {
+    /// The GPU itself.
+    pub(crate) fn gpu(&mut self) -> &mut dyn Gpu {
         self.gpu.as_mut()
     }
 
@@ -148,6 +152,7 @@ impl CudaDevice {
 
     fn load(&mut self, params: &Params, plan: Plan, limbs: u64) -> Result<(), CudaError> {
         self.gpu.reset()?;
+        self.sums = Sums::default();
         self.runs.clear();
         self.limb_bytes = 4 * params.n() as u64;
         self.pool_bytes = limbs.saturating_mul(self.limb_bytes);
@@ -206,7 +211,8 @@ impl CudaDevice {
         Ok(())
     }
 
-    fn slot(&self, address: Address) -> GpuAddress {
+    /// Where a slot is.
+    pub(crate) fn slot(&self, address: Address) -> GpuAddress {
         self.places.pool.offset(u64::from(address.0) * self.limb_bytes)
     }
 }
@@ -324,6 +330,10 @@ impl Device for CudaDevice {
             self.gpu.write(place, bytemuck::cast_slice(limb(key)))?;
         }
         Ok(())
+    }
+
+    fn cuda(&mut self) -> Option<&mut CudaDevice> {
+        Some(self)
     }
 
     fn limb_words(&self) -> usize {

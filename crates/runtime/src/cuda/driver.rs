@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use super::compile::KernelCompiler;
 use super::error::{DriverVersion, OLDEST_DRIVER};
-use super::gpu::{Argument, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex};
+use super::gpu::{Argument, BranchMark, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex, StreamHandle};
 use super::{Arch, CudaError};
 
 /// Pinned memory on each of the two sides of a [`Staging`].
@@ -49,6 +49,18 @@ struct Resources {
     events: Vec<sys::CUevent>,
     /// Events that are recorded.
     marks: usize,
+    /// For other libraries, when one asked for it.
+    branch: Option<Branch>,
+}
+
+/// The second stream.
+struct Branch {
+    stream: sys::CUstream,
+    /// Recorded on the first stream; the second waits for it.
+    begin: sys::CUevent,
+    /// Marks on the second stream, and those that are passed.
+    marks: Vec<sys::CUevent>,
+    free: Vec<usize>,
 }
 
 /// Pinned memory for copies to the GPU: while one side is copied, the other is filled.
@@ -184,6 +196,7 @@ impl Resources {
             graphs: Vec::new(),
             events: Vec::new(),
             marks: 0,
+            branch: None,
         };
         // What is made here is given back by `drop` even when a later step fails.
         // SAFETY: the context is current; the memory is freed once.
@@ -200,7 +213,7 @@ impl Resources {
         Ok(resources)
     }
 
-    fn launch(&self, call: &Call) -> Result<(), DriverError> {
+    fn launch(&self, call: &Call, stream: sys::CUstream) -> Result<(), DriverError> {
         // A word is the first half of eight bytes: GPUs and their hosts are little-endian.
         let mut values: Vec<u64> = call
             .arguments
@@ -219,7 +232,7 @@ impl Resources {
                 (call.grid[0], call.grid[1], 1),
                 (call.block, 1, 1),
                 call.shared_bytes,
-                self.stream,
+                stream,
                 &mut pointers,
             )
         }
@@ -255,7 +268,7 @@ impl Resources {
                 self.stream,
                 sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED,
             )?;
-            let launched = calls.iter().try_for_each(|call| self.launch(call));
+            let launched = calls.iter().try_for_each(|call| self.launch(call, self.stream));
             let graph = result::stream::end_capture(self.stream);
             launched?;
             graph
@@ -291,6 +304,12 @@ impl Drop for Resources {
             let events = self.events.iter().chain(&self.upload.copied);
             for &event in events.filter(|event| !event.is_null()) {
                 let _ = result::event::destroy(event);
+            }
+            if let Some(Branch { stream, begin, marks, .. }) = &self.branch {
+                let _ = result::stream::destroy(*stream);
+                for &event in marks.iter().chain([begin]) {
+                    let _ = result::event::destroy(event);
+                }
             }
             let pinned = self.upload.sides.iter().chain([&self.download]);
             for &memory in pinned.filter(|memory| !memory.is_null()) {
@@ -390,7 +409,7 @@ impl Gpu for DriverGpu {
 
     fn call(&mut self, call: &Call) -> Result<(), CudaError> {
         self.enter()?;
-        self.resources.launch(call).map_err(failed("launching a kernel"))
+        self.resources.launch(call, self.resources.stream).map_err(failed("launching a kernel"))
     }
 
     fn record(&mut self, calls: &[Call]) -> Result<GraphIndex, CudaError> {
@@ -446,5 +465,62 @@ impl Gpu for DriverGpu {
         self.enter()?;
         // SAFETY: the stream lives.
         unsafe { result::stream::synchronize(self.resources.stream) }.map_err(failed("executing kernels"))
+    }
+
+    fn branch(&mut self) -> Result<StreamHandle, CudaError> {
+        self.enter()?;
+        let failed = failed("beginning a second stream");
+        if self.resources.branch.is_none() {
+            let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(&failed)?;
+            let begin =
+                result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(&failed)?;
+            self.resources.branch = Some(Branch { stream, begin, marks: Vec::new(), free: Vec::new() });
+        }
+        let Resources { branch, stream: first, .. } = &self.resources;
+        let Branch { stream, begin, .. } = branch.as_ref().expect("it was just made");
+        // SAFETY: streams and event live.
+        unsafe {
+            result::event::record(*begin, *first).map_err(&failed)?;
+            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+            result::stream::wait_event(*stream, *begin, flags).map_err(&failed)?;
+        }
+        Ok(StreamHandle(stream.expose_provenance()))
+    }
+
+    fn call_branch(&mut self, call: &Call) -> Result<(), CudaError> {
+        self.enter()?;
+        let branch = self.resources.branch.as_ref().expect("there is a second stream");
+        self.resources.launch(call, branch.stream).map_err(failed("launching a kernel"))
+    }
+
+    fn mark_branch(&mut self) -> Result<BranchMark, CudaError> {
+        self.enter()?;
+        let failed = failed("marking the second stream");
+        let branch = self.resources.branch.as_mut().expect("something was put on the second stream");
+        let mark = match branch.free.pop() {
+            Some(mark) => mark,
+            None => {
+                let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
+                branch.marks.push(event.map_err(&failed)?);
+                branch.marks.len() - 1
+            }
+        };
+        // SAFETY: event and stream live.
+        unsafe { result::event::record(branch.marks[mark], branch.stream) }.map_err(&failed)?;
+        Ok(BranchMark(mark))
+    }
+
+    fn is_passed(&mut self, mark: BranchMark) -> Result<bool, CudaError> {
+        self.enter()?;
+        let branch = self.resources.branch.as_mut().expect("something was put on the second stream");
+        // SAFETY: the event was recorded.
+        match unsafe { result::event::query(branch.marks[mark.0]) } {
+            Ok(()) => {
+                branch.free.push(mark.0);
+                Ok(true)
+            }
+            Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
+            Err(error) => Err(failed("working beside the second stream")(error)),
+        }
     }
 }

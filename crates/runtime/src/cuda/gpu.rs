@@ -26,6 +26,14 @@ pub struct FunctionIndex(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GraphIndex(pub usize);
 
+/// The second stream of a GPU, as its driver's `CUstream`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamHandle(pub usize);
+
+/// A mark on the second stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BranchMark(pub usize);
+
 /// One launch of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -50,7 +58,7 @@ pub enum Argument {
     Word(u32),
 }
 
-/// A GPU with everything in one order.
+/// A GPU with everything in one order, but for what other libraries put on its second stream.
 pub trait Gpu: Send {
     /// Name for reports, for example `NVIDIA H200`.
     fn name(&self) -> String;
@@ -95,4 +103,26 @@ pub trait Gpu: Send {
 
     /// Waits for everything launched.
     fn synchronise(&mut self) -> Result<(), CudaError>;
+
+    /// A second stream, for a library that works beside what is launched here. What is put on it from now on comes after
+    /// everything launched so far. The GPU is current to this thread. Where every call returns when it is done there is no such
+    /// stream, and a library that stands in for one on a GPU does the same.
+    fn branch(&mut self) -> Result<StreamHandle, CudaError> {
+        Ok(StreamHandle(0))
+    }
+
+    /// Launches a function on the second stream.
+    fn call_branch(&mut self, call: &Call) -> Result<(), CudaError> {
+        self.call(call)
+    }
+
+    /// Marks the end of what is on the second stream.
+    fn mark_branch(&mut self) -> Result<BranchMark, CudaError> {
+        Ok(BranchMark(0))
+    }
+
+    /// Is everything before the mark done, so that what is launched now finds it done? The mark is forgotten then.
+    fn is_passed(&mut self, _: BranchMark) -> Result<bool, CudaError> {
+        Ok(true)
+    }
 }

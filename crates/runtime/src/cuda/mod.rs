@@ -16,6 +16,7 @@ pub mod gpu;
 pub mod host;
 pub mod nvrtc;
 mod plan;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -23,3 +24,4 @@ pub use arch::Arch;
 pub use device::{CudaDevice, CudaOptions};
 pub use error::CudaError;
 pub use plan::sources;
+pub(crate) use sums::Parts;

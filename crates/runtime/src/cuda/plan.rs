@@ -3,7 +3,7 @@
 //! All limbs of a run are named by *codes* (`cerium_emit::cuda::abi`): a base and an offset. The bases of an activation, its
 //! *table*, are all that changes from one activation to the next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cerium_artifact::cost::kernel_cost;
 use cerium_artifact::kernel::Half;
@@ -11,7 +11,7 @@ use cerium_artifact::{Artifact, DeviceId, Function, Operand, StageId};
 use cerium_ckks::basis::PrimeIndex;
 use cerium_ckks::params::Params;
 use cerium_emit::cuda::abi::{Pointer, bind_source, code};
-use cerium_emit::cuda::{Emitter, Source, encode};
+use cerium_emit::cuda::{Emitter, Source, encode, sum_source};
 
 use super::encode::ON_THE_WAY;
 use super::gpu::GpuAddress;
@@ -21,16 +21,25 @@ use crate::executor::Schedule;
 use crate::memory::{PlaintextId, PlaintextPlan, Residency, movable_periods};
 use crate::profile::{KernelClass, UsageTable};
 
-/// The texts of all kernels of a program that [`Artifact::validate`] accepts, and of what binds their operands: what a GPU has
-/// to have compiled before it runs the program.
+/// The texts of all kernels of a program that [`Artifact::validate`] accepts, on all its devices, and of what binds their
+/// operands and adds what devices give to each other: what a GPU has to have compiled before it runs the program.
 pub fn sources(artifact: &Artifact) -> Result<Vec<Source>, SessionError> {
     let params = artifact.validate()?;
-    let plaintexts = PlaintextPlan::new(artifact, DeviceId::default())?;
-    let schedule = Schedule::new(artifact, &params, &plaintexts, &Residency::all(artifact, &plaintexts));
-    let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
-    let periods = movable_periods(artifact, &plaintexts, ON_THE_WAY);
-    let encoding = periods.into_iter().map(|period| encode::source(&params, period));
-    Ok(plan.sources.into_iter().map(|(source, _)| source).chain(encoding).collect())
+    let mut sources = Vec::new();
+    for device in (0..artifact.programs.len()).map(|device| DeviceId(device as u16)) {
+        let plaintexts = PlaintextPlan::new(artifact, device)?;
+        let schedule = Schedule::new(artifact, &params, &plaintexts, &Residency::all(artifact, &plaintexts));
+        let plan = Plan::new(&params, &schedule.runs(artifact), artifact.stages.len());
+        let periods = movable_periods(artifact, &plaintexts, ON_THE_WAY);
+        let encoding = periods.into_iter().map(|period| encode::source(&params, period));
+        sources.extend(plan.sources.into_iter().map(|(source, _)| source).chain(encoding));
+    }
+    if artifact.programs.len() > 1 {
+        sources.push(sum_source());
+    }
+    let mut known = HashSet::new();
+    sources.retain(|source| known.insert(source.entry.clone()));
+    Ok(sources)
 }
 
 /// Bytes to which the pointers and the constants of a launch are aligned.

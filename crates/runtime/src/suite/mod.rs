@@ -3,6 +3,7 @@
 //! [`random`] programs, for one device or several, use kernels of every class in every shape that the format allows, in functions that call each other,
 //! with keys and inputs of random words: nothing of them has a meaning, but all of it has one right result.
 
+pub mod collectives;
 pub mod random;
 
 use cerium_artifact::Artifact;

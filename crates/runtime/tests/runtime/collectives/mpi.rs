@@ -9,8 +9,7 @@ use cerium_runtime::collectives::{Collectives, Patience, mpi};
 use rand_core::RngCore;
 
 use super::hosts::Hosts;
-use super::script::play;
-use super::{ring_until_failure, rings};
+use super::{play_on_cpu, ring_until_failure, rings};
 use crate::fresh_rng;
 
 /// What the ranks of [`rank`] do, and where they write.
@@ -58,25 +57,28 @@ fn rank() {
         ["script", seed] => {
             let seed = seed.parse().unwrap();
             // Short messages, and such that a network takes in several steps.
-            play(&mut ranks, 4, seed, 100);
-            play(&mut ranks, 15, seed + 1, 40);
+            play_on_cpu(&mut ranks, 4, seed, 100);
+            play_on_cpu(&mut ranks, 15, seed + 1, 40);
             "done".to_string()
         }
         ["killed", lost] => {
-            rings(&mut ranks, 100);
             if own == lost.parse().unwrap() {
+                rings(&mut ranks, 100);
                 Command::new("kill").args(["-9", &process::id().to_string()]).status().unwrap();
                 thread::sleep(Duration::from_secs(60));
             }
             ring_until_failure(&mut ranks).to_string()
         }
         ["panics", lost] => {
-            rings(&mut ranks, 10);
-            assert_ne!(own, lost.parse().unwrap(), "this panic is part of the test");
+            if own == lost.parse().unwrap() {
+                rings(&mut ranks, 10);
+                panic!("this panic is part of the test");
+            }
             ring_until_failure(&mut ranks).to_string()
         }
         ["aborts", gone] => {
             if own == gone.parse().unwrap() {
+                rings(&mut ranks, 10);
                 ranks.abort("its keys are others");
             }
             ring_until_failure(&mut ranks).to_string()

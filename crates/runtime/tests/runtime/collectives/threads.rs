@@ -8,8 +8,7 @@ use cerium_runtime::collectives::{CollectiveError, Collectives, Exchange, HostCo
 use cerium_runtime::device::Address;
 use rand_core::RngCore;
 
-use super::script::{device, play};
-use super::{ring, ring_until_failure};
+use super::{device, play_on_cpu, ring, ring_until_failure};
 use crate::fresh_rng;
 
 const PATIENT: Patience = Patience { wait: Duration::from_secs(120), silence: Duration::from_secs(120) };
@@ -30,7 +29,7 @@ fn random_scripts_do_what_they_must() {
     for size in [1, 2, 3, 4, 8] {
         for log_n in [4, 9] {
             let seed = rng.next_u64();
-            let done = on_all(threads(size, PATIENT), |mut ranks| play(&mut ranks, log_n, seed, 200));
+            let done = on_all(threads(size, PATIENT), |mut ranks| play_on_cpu(&mut ranks, log_n, seed, 200));
             assert!(done.iter().all(Option::is_some), "{size} ranks, limbs of 2^{log_n} words");
         }
     }
@@ -72,7 +71,7 @@ fn a_rank_that_ends_early_is_named() {
 #[test]
 fn what_a_rank_sent_before_it_ended_still_comes() {
     let done = on_all(threads(3, PATIENT), |mut ranks| {
-        let (mut device, exchange) = (device(4, 2), ring(&ranks));
+        let (mut device, exchange) = (device(4), ring(&ranks));
         let started = ranks.start(&exchange, &mut device).unwrap();
         if ranks.rank() != 2 {
             thread::sleep(Duration::from_millis(50));
@@ -119,7 +118,7 @@ fn ranks_out_of_step_are_named() {
         (|ranks| ranks.gather(&[]).map(drop), "it sent the bytes of collective 0 (2 words) where"),
         (
             |ranks| {
-                let mut device = device(4, 2);
+                let mut device = device(4);
                 let started = ranks.start_sums(&[Sum { slot: Address(0), q: 65_537 }], &mut device)?;
                 ranks.finish(started, &mut device)
             },
@@ -129,7 +128,7 @@ fn ranks_out_of_step_are_named() {
             |ranks| {
                 let mut exchange = ring(ranks);
                 exchange.sends.push(exchange.sends[0]);
-                ranks.start(&exchange, &mut device(4, 2)).map(drop)
+                ranks.start(&exchange, &mut device(4)).map(drop)
             },
             "it sent the limbs of collective 0 (32 words) where this rank expects 16 words",
         ),
@@ -137,13 +136,13 @@ fn ranks_out_of_step_are_named() {
             |ranks| {
                 let mut exchange = ring(ranks);
                 exchange.sends[0].0 = 0;
-                ranks.start(&exchange, &mut device(4, 2)).map(drop)
+                ranks.start(&exchange, &mut device(4)).map(drop)
             },
             "it sent the limbs of collective 0 (16 words) where this rank expects no",
         ),
         (
             |ranks| {
-                let mut device = device(4, 2);
+                let mut device = device(4);
                 let nothing = Exchange::default();
                 let first = ranks.start(&nothing, &mut device)?;
                 let exchange = ring(ranks);

@@ -2,22 +2,23 @@
 //! word. A rank that plays it needs nobody else to know what its limbs must be.
 
 use cerium_ckks::params::{Params, ParamsSpec};
-use cerium_runtime::CpuDevice;
-use cerium_runtime::collectives::{Collectives, Exchange, Started, Sum};
-use cerium_runtime::device::{Address, Device};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
+
+use crate::collectives::{Collectives, Exchange, Started, Sum};
+use crate::device::{Address, Device, DeviceError};
 
 /// That of slot s is the s-th, over and over. Only that they are below 2^30 matters.
 const PRIMES: [u32; 3] = [(1 << 30) - 35, 65_537, (1 << 29) - 3];
 const SLOTS: usize = 12;
 
-/// A device with `slots` slots of 2^`log_n` words.
-pub(crate) fn device(log_n: u8, slots: usize) -> CpuDevice {
-    let params = Params::new(ParamsSpec::insecure(log_n, 30, 2, 1).unwrap()).unwrap();
-    let mut device = CpuDevice::new(1).unwrap();
-    device.prepare(&params, &[], slots as u64, 0).unwrap();
-    device
+/// Prepares a device with slots of 2^`log_n` words, for [`play`] and nothing else.
+///
+/// # Panics
+/// If `log_n` is no degree of an insecure parameter set.
+pub fn prepare(device: &mut dyn Device, log_n: u8) -> Result<(), DeviceError> {
+    let params = ParamsSpec::insecure(log_n, 30, 2, 1).and_then(Params::new).expect("a small degree");
+    device.prepare(&params, &[], SLOTS as u64, 0)
 }
 
 /// A started collective: what slots take part in it, by rank, and what it writes.
@@ -148,13 +149,15 @@ impl Script {
     }
 }
 
-/// Plays a random script of `steps` steps as one rank, on limbs of 2^`log_n` words, and holds its limbs against the words that
-/// they must be. All ranks give the same seed.
-pub(crate) fn play(ranks: &mut dyn Collectives, log_n: u8, seed: u64, steps: usize) {
-    let (own, size) = (ranks.rank(), ranks.size());
-    let mut device = device(log_n, SLOTS);
+/// Plays a random script of `steps` steps as one rank on a device that [`prepare`] has prepared, and holds its limbs against the
+/// words that they must be. All ranks give the same seed.
+///
+/// # Panics
+/// If a limb has other words, or a collective fails.
+pub fn play(ranks: &mut dyn Collectives, device: &mut dyn Device, seed: u64, steps: usize) {
+    let (own, size, words) = (ranks.rank(), ranks.size(), device.limb_words());
     let rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut script = Script { rng, size, words: 1 << log_n, pools: Vec::new(), underway: Vec::new() };
+    let mut script = Script { rng, size, words, pools: Vec::new(), underway: Vec::new() };
     for _ in 0..size {
         let pool = (0..SLOTS).map(|slot| script.random_limb(slot)).collect();
         script.pools.push(pool);
@@ -164,15 +167,15 @@ pub(crate) fn play(ranks: &mut dyn Collectives, log_n: u8, seed: u64, steps: usi
     }
     for _ in 0..steps {
         match script.below(8) {
-            0 | 1 => script.start_exchange(ranks, &mut device),
-            2 => script.start_sums(ranks, &mut device),
+            0 | 1 => script.start_exchange(ranks, device),
+            2 => script.start_sums(ranks, device),
             3 => script.gather(ranks),
-            4 | 5 => script.change(own, &mut device),
-            _ => script.finish(ranks, &mut device),
+            4 | 5 => script.change(own, device),
+            _ => script.finish(ranks, device),
         }
     }
     while !script.underway.is_empty() {
-        script.finish(ranks, &mut device);
+        script.finish(ranks, device);
     }
     let mut words = vec![0; script.words];
     for (slot, expected) in script.pools[own].iter().enumerate() {
