@@ -243,7 +243,8 @@ impl Order {
         rounds.all_reduces.iter().for_each(|(_, value)| awaited[value.index()] = true);
         // What is made everywhere need not be used everywhere.
         let mut used = awaited.clone();
-        function.results.iter().for_each(|result| used[result.index()] = true);
+        let leaves = |value: &&ValueId| is_own(placement, **value, device);
+        function.results.iter().filter(leaves).for_each(|result| used[result.index()] = true);
         let count = rounds.last() as usize + 1;
         let mut order = Order {
             awaited: vec![Vec::new(); count],
@@ -254,7 +255,9 @@ impl Order {
             match &node.op {
                 Op::Weight { .. } | Op::Plain { .. } | Op::Key { .. } => continue,
                 Op::Call { args, .. } => {
-                    args.iter().for_each(|arg| (awaited[arg.index()], used[arg.index()]) = (true, true));
+                    for arg in args.iter().filter(leaves) {
+                        (awaited[arg.index()], used[arg.index()]) = (true, true);
+                    }
                     order.calls[rounds.node(index, device) as usize].push(index);
                     continue;
                 }
