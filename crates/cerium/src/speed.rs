@@ -142,13 +142,9 @@ fn wake() -> f64 {
     })
 }
 
-/// Threads that are busy at once when each of so many ranks has `threads` of them, or its share of the cores for 0.
+/// Threads that are busy at once when so many ranks divide `threads` (0: one for each core) among them, one each at least.
 pub(crate) fn of_ranks(threads: usize, ranks: usize) -> usize {
-    match (threads, ranks) {
-        (0, _) => cores(0),
-        (_, 1) => threads,
-        (_, _) => (threads * ranks).min(cores(0)),
-    }
+    if ranks == 1 { cores(threads) } else { cores(threads).max(ranks).min(cores(0)) }
 }
 
 /// `threads`, or the number of cores for 0.

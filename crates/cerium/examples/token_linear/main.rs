@@ -4,6 +4,7 @@
 //! cargo run --release --example token_linear                                        # 768 x 3072, 128 tokens: BERT-Base
 //! cargo run --release --example token_linear -- --inputs 4096 --outputs 4096        # Llama
 //! cargo run --release --example token_linear -- --weights bert.safetensors --layer encoder.layer.0.intermediate.dense
+//! cargo run --release --example token_linear -- --compile layer.cerium --devices 8                # for `cerium explain`
 //! ```
 
 mod layer;
@@ -14,6 +15,9 @@ mod parties;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use cerium::compiler::ir::Trace;
+use cerium::compiler::limb::devices::{DeviceOptions, Link};
+use cerium::compiler::{CompileOptions, compile};
 use cerium::models::import::safetensors;
 use clap::Parser;
 use layer::{Layer, largest_error, pack};
@@ -41,6 +45,15 @@ struct Cli {
     /// The layer in the file: its tensors are called `NAME.weight` and `NAME.bias`.
     #[arg(long, requires = "weights")]
     layer: Option<String>,
+    /// Write the compiled program to a file, and do nothing else.
+    #[arg(long, value_name = "FILE")]
+    compile: Option<PathBuf>,
+    /// Devices that it is compiled for.
+    #[arg(long, default_value_t = 1, requires = "compile")]
+    devices: usize,
+    /// What joins them: nvlink, pcie, network or memory.
+    #[arg(long, default_value = "nvlink", requires = "compile")]
+    link: Link,
     #[command(flatten)]
     options: Options,
 }
@@ -66,6 +79,11 @@ fn main() -> Result<()> {
     let (layer, options) = (cli.layer()?, &cli.options);
     let params = options.params()?;
     let source = layer.program(&params)?;
+    if let Some(path) = &cli.compile {
+        let devices = DeviceOptions { devices: cli.devices, link: cli.link, ..DeviceOptions::default() };
+        let compile_options = CompileOptions { devices, ..CompileOptions::default() };
+        return Ok(compile(&source, &compile_options, &mut Trace::default())?.write(path)?);
+    }
     let values = layer.input();
     let (inputs, expected) = (pack(&source, &values, &params), layer.expected(&values));
     let size = format!("{} x {} over {} tokens", layer.inputs(), layer.outputs(), layer.tokens);

@@ -7,6 +7,7 @@ use cerium::artifact::Artifact;
 use cerium::ckks::params::Params;
 use cerium::compiler::dsl::{Packing, Program};
 use cerium::compiler::ir::Trace;
+use cerium::compiler::limb::devices::DeviceOptions;
 use cerium::compiler::{CompileOptions, compile};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::{Value, json};
@@ -118,7 +119,7 @@ fn several_devices_wait_for_each_other() {
     let report = |more: &[&str]| json(&[&["explain", "insecure-boot-40", "--device", "h200"], more].concat());
     let alone = report(&[]);
     assert_eq!(alone["devices"], Value::Null);
-    let nvlink = report(&["--devices", "2"]);
+    let nvlink = report(&["--devices", "4"]);
     assert_parts_are_all(&nvlink, "predicted_seconds");
     // What devices spend is the time until they end, and the last one's is that of the run.
     let parts =
@@ -134,10 +135,11 @@ fn several_devices_wait_for_each_other() {
     let stages = nvlink["devices"]["stages"].as_array().unwrap();
     let by_stage: u64 = stages.iter().map(|stage| stage["bytes_sent_by_all"].as_u64().unwrap()).sum();
     assert_eq!(by_stage as f64, of_devices(&nvlink, "bytes_sent").iter().sum::<f64>());
-    // A slower link takes longer.
-    let pcie = report(&["--devices", "2", "--link", "pcie", "--nodes", "1"]);
-    assert!(pcie["predicted_seconds"].as_f64() > nvlink["predicted_seconds"].as_f64());
-    let nodes = report(&["--devices", "2", "--nodes", "2"]);
+    // Less is sent over a slower link.
+    let pcie = report(&["--devices", "4", "--link", "pcie", "--nodes", "1"]);
+    let sent = |report: &Value| of_devices(report, "bytes_sent").iter().sum::<f64>();
+    assert!(sent(&pcie) < sent(&nvlink) && pcie["devices"]["link"] == "PCIe 5.0 x16");
+    let nodes = report(&["--devices", "4", "--nodes", "2"]);
     assert!(of_devices(&nodes, "bytes_sent_to_other_nodes").iter().all(|&bytes| bytes > 0.0));
     refused(
         &["explain", "insecure-boot-40", "--device", "h200", "--devices", "2", "--nodes", "3"],
@@ -155,14 +157,52 @@ fn several_devices_wait_for_each_other() {
 /// Gigabytes of keys on every device, and a run that takes this machine seconds, but nothing of it is made: it is only walked.
 #[test]
 fn large_programs_are_walked_on_many_devices() {
-    let report = json(&["explain", "boot-40", "--device", "h200", "--devices", "2"]);
-    assert_eq!(report["devices"]["count"], 2);
+    let report = json(&["explain", "boot-40", "--device", "h200", "--devices", "4"]);
+    assert_eq!(report["devices"]["count"], 4);
     // Keys of 6.13 GB are spread.
     let keys = of_devices(&report, "key_bytes");
-    assert!(keys.iter().all(|&part| part < 3.5e9) && keys.iter().sum::<f64>() < 6.5e9, "{keys:?}");
+    assert!(keys.iter().all(|&part| part < 2e9) && keys.iter().sum::<f64>() < 6.5e9, "{keys:?}");
     let memory = of_devices(&report, "memory_bytes");
     assert!(memory.iter().zip(keys).all(|(&all, keys)| all > keys), "{memory:?}");
     assert!(of_devices(&report, "collectives").iter().all(|&count| count > 0.0));
+}
+
+/// The arguments that compare the first file with the others.
+fn scaling<'a>(files: &[&'a str]) -> Vec<&'a str> {
+    [&["explain", files[0], "--device", "b200", "--scaling"], &files[1..]].concat()
+}
+
+#[test]
+fn a_program_is_compared_with_itself_on_more_devices() {
+    let folder = TempDir::new().unwrap();
+    let params = Params::named_insecure("insecure-test").unwrap();
+    let program = |name: &str, devices: usize| {
+        let program = Program::new(name, &params);
+        let x = program.input("x", Packing::dense(8));
+        program.output("y", Packing::dense(8), &(&x * &x));
+        let devices = DeviceOptions { devices, ..DeviceOptions::default() };
+        let options = CompileOptions { devices, ..CompileOptions::default() };
+        let artifact = compile(&program.finish(), &options, &mut Trace::default()).unwrap();
+        let path = folder.path().join(format!("{name}{}.cerium", artifact.programs.len()));
+        artifact.write(&path).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (one, three, other) = (program("square", 1), program("square", 3), program("other", 3));
+    let report = json(&scaling(&[&one, &three]));
+    let points = report["points"].as_array().unwrap();
+    assert_eq!(points.iter().map(|point| point["devices"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!((&points[0]["speedup"], &points[0]["bytes_sent"]), (&json!(1.0), &json!(0)));
+    let seconds = |index: usize| points[index]["predicted_seconds"].as_f64().unwrap();
+    assert_eq!(points[1]["speedup"].as_f64().unwrap(), seconds(0) / seconds(1));
+    let shown = ok(&scaling(&[&one, &three]));
+    for part in ["program `square`", "b200", "NVLink 5", "limited by"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    refused(&scaling(&[&one, &other]), &["`other` and `square` are different programs"]);
+    refused(&scaling(&[&three, &one]), &["compiled for one first"]);
+    refused(&["explain", &three, "--devices", "2"], &["compiled for 3 devices, not for 2"]);
+    refused(&["explain", "insecure-boot-40", "--scaling", &one], &["is no file"]);
+    refused(&["explain", &one, "--link", "pcie"], &["--device"]);
 }
 
 #[test]

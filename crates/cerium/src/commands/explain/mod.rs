@@ -33,7 +33,7 @@ use crate::{figures, files, speed};
 use gpu::GpuReport;
 use layers::Layers;
 use report::{Device, Report};
-use scaling::Scaling;
+use scaling::{Scaled, Scaling};
 
 /// Draw a program and say what it costs: levels, bootstraps, rotations, precision and time of every layer, keys, memory, kernels.
 #[derive(Debug, clap::Args)]
@@ -51,18 +51,24 @@ pub(crate) struct Explain {
     /// Devices that run the program together, if it is a parameter set's bootstrap; a file is compiled for as many as it is.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MAX_DEVICES as i64))]
     devices: Option<u16>,
-    /// What joins GPUs of a node.
-    #[arg(long, value_enum, default_value_t = Wires::Nvlink, requires = "device")]
-    link: Wires,
+    /// What joins GPUs of a node; without, NVLink.
+    #[arg(long, value_enum)]
+    link: Option<Wires>,
     /// Nodes that the devices are in, as many in each; InfiniBand joins them.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "device", value_parser = clap::value_parser!(u16).range(1..))]
-    nodes: u16,
+    #[arg(long, value_name = "N", requires = "device", value_parser = clap::value_parser!(u16).range(1..))]
+    nodes: Option<u16>,
     /// Predict the time of a parameter set's bootstrap on 1 to 16 GPUs of every kind (or of that of `--device`), with NVLink and
-    /// without, and say what limits it.
-    #[arg(long, conflicts_with_all = ["devices", "link", "nodes", "threads", "measured", "plaintext_memory", "operations", "html"])]
-    scaling: bool,
-    /// Predict the time on this machine with so many threads of each device; 0 takes one for each core. Without, as many as a
-    /// measured run had.
+    /// without, and say what limits it. A program in a file is compared with the same program in other files, compiled for other
+    /// numbers of devices.
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..,
+        conflicts_with_all = ["devices", "nodes", "threads", "measured", "plaintext_memory", "operations", "html"]
+    )]
+    scaling: Option<Vec<PathBuf>>,
+    /// Predict the time on this machine with so many threads, which several devices divide among them; 0 takes one for each core.
+    /// Without, as many as a measured run had.
     #[arg(long, value_name = "N", conflicts_with = "device")]
     threads: Option<usize>,
     /// Hold the time of each layer against that of a run, from the file that `cerium run --profile` wrote.
@@ -83,7 +89,7 @@ pub(crate) struct Explain {
 }
 
 /// What joins GPUs of a node.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Wires {
     /// NVLink behind switches
     Nvlink,
@@ -93,8 +99,11 @@ enum Wires {
 
 impl Explain {
     pub(crate) fn run(self) -> Result<()> {
-        if self.scaling {
-            return self.scale();
+        if let Some(files) = &self.scaling {
+            return self.scale(files);
+        }
+        if self.link.is_some() && self.device.is_none() {
+            bail!("--link is what joins GPUs; name their kind with --device");
         }
         let (program, source) = self.open()?;
         let measured = self.measured.as_deref().map(|path| Measured::read(path, &program)).transpose()?;
@@ -137,40 +146,53 @@ impl Explain {
         figures::print(&text::write(&report, self.operations))
     }
 
-    fn scale(&self) -> Result<()> {
-        let Some(params) = self.set() else {
-            bail!(
-                "{} is no parameter set; a program in a file is compiled for one number of devices",
+    fn scale(&self, files: &[PathBuf]) -> Result<()> {
+        let programs = match self.set() {
+            Some(params) if files.is_empty() => {
+                let source = bootstrap_of(&params)?;
+                let of = |&(devices, nodes, link): &(usize, usize, Link)| {
+                    let program = Program::new(compiled(&source, Fusion::default(), devices, link)?)?;
+                    Ok(Scaled { program, nodes, link })
+                };
+                let wanted = |link: Link| devices_link(self.link).is_none_or(|given| given == link);
+                let groups = scaling::GROUPS.iter().filter(|group| group.0 == 1 || wanted(group.2));
+                groups.map(of).collect::<Result<Vec<_>>>()?
+            }
+            Some(_) => bail!(
+                "{} is no file; --scaling compiles it for all numbers of devices",
                 self.program.display()
-            );
+            ),
+            None => {
+                let link = devices_link(self.link).unwrap_or(Link::Nvlink);
+                let all = std::iter::once(&self.program).chain(files);
+                let all = all.map(|path| Ok(Scaled { program: Program::read(path)?, nodes: 1, link }));
+                all.collect::<Result<Vec<_>>>()?
+            }
         };
-        let source = bootstrap_of(&params)?;
         let gpus = self.device.map_or_else(|| GPUS.iter().collect(), |gpu| vec![gpu]);
-        let compiled = |devices, link| compiled(&source, Fusion::default(), devices, link);
-        let scaling = Scaling::new(&source.name, &params, &gpus, compiled)?;
+        let scaling = Scaling::new(&programs, &gpus)?;
         if self.json { figures::print_json(&scaling.to_json()) } else { figures::print(&scaling.text()) }
     }
 
     /// How so many devices are joined.
     fn group(&self, gpu: &Gpu, devices: usize) -> Result<Group> {
-        let nodes = usize::from(self.nodes);
+        let nodes = usize::from(self.nodes.unwrap_or(1));
         if !devices.is_multiple_of(nodes) {
             bail!("{devices} devices cannot be in {nodes} nodes with as many devices each");
         }
         let link = match self.link {
-            Wires::Nvlink => gpu.nvlink,
-            Wires::Pcie => gpu.pcie,
+            None | Some(Wires::Nvlink) => gpu.nvlink,
+            Some(Wires::Pcie) => gpu.pcie,
         };
         Ok(Group::new(devices, nodes, link, gpu.network))
     }
 
     /// The link that a program is compiled for.
     fn compiled_link(&self) -> Link {
-        match (self.device, self.nodes, self.link) {
-            (None, _, _) => Link::Memory,
-            (Some(_), 2.., _) => Link::Network,
-            (Some(_), _, Wires::Nvlink) => Link::Nvlink,
-            (Some(_), _, Wires::Pcie) => Link::Pcie,
+        match (self.device, self.nodes) {
+            (None, _) => Link::Memory,
+            (Some(_), Some(2..)) => Link::Network,
+            (Some(_), _) => devices_link(self.link).unwrap_or(Link::Nvlink),
         }
     }
 
@@ -197,6 +219,14 @@ impl Explain {
         let artifact = compiled(&source, Fusion::default(), devices, self.compiled_link())?;
         Ok((Program::new(artifact)?, Some(source)))
     }
+}
+
+/// The link of the compiler.
+fn devices_link(link: Option<Wires>) -> Option<Link> {
+    link.map(|link| match link {
+        Wires::Nvlink => Link::Nvlink,
+        Wires::Pcie => Link::Pcie,
+    })
 }
 
 /// A bootstrap of all slots.

@@ -1,17 +1,17 @@
 //! How the time of a program shrinks with devices, and what keeps it from shrinking further.
 
-use anyhow::Result;
-use cerium_artifact::Artifact;
-use cerium_ckks::params::Params;
+use anyhow::{Result, bail};
 use cerium_compiler::limb::devices::Link;
 use cerium_emit::cost::{Bound, Gpu, Group, GroupPrediction, Prediction, Spent, predict, predict_group};
 use serde_json::{Value, json};
 
 use super::devices::{joined, spent_json};
+use super::layers::printable;
 use crate::figures::{self, row, seconds};
+use crate::program::Program;
 
 /// Devices and nodes that are predicted, and the link of the devices of a node and for which the program is compiled.
-const GROUPS: [(usize, usize, Link); 8] = [
+pub(super) const GROUPS: [(usize, usize, Link); 8] = [
     (1, 1, Link::Nvlink),
     (2, 1, Link::Nvlink),
     (4, 1, Link::Nvlink),
@@ -21,6 +21,14 @@ const GROUPS: [(usize, usize, Link); 8] = [
     (8, 1, Link::Pcie),
     (16, 2, Link::Network),
 ];
+
+/// A program for as many devices as it is compiled for.
+pub(super) struct Scaled {
+    pub(super) program: Program,
+    pub(super) nodes: usize,
+    /// What joins the devices: PCIe if it says so, else NVLink, and a network between nodes.
+    pub(super) link: Link,
+}
 
 /// One prediction.
 struct Point {
@@ -41,26 +49,27 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Predicts a program that `compile` makes for any number of devices, on these GPUs.
-    pub(super) fn new(
-        name: &str,
-        params: &Params,
-        gpus: &[&'static Gpu],
-        compile: impl Fn(usize, Link) -> Result<Artifact>,
-    ) -> Result<Scaling> {
-        let programs = GROUPS.map(|(devices, _, link)| compile(devices, link));
-        let programs = programs.into_iter().collect::<Result<Vec<_>>>()?;
+    /// Predicts a program in several forms, the first of them for one device, on these GPUs.
+    pub(super) fn new(programs: &[Scaled], gpus: &[&'static Gpu]) -> Result<Scaling> {
+        let first = &programs[0].program;
+        let name = &first.artifact.name;
+        if let Some(other) = programs.iter().find(|other| other.program.artifact.name != *name) {
+            bail!("`{}` and `{name}` are different programs", other.program.artifact.name);
+        }
+        if first.artifact.programs.len() != 1 {
+            bail!("speedups are over one device: name the program that is compiled for one first");
+        }
         let mut points = Vec::new();
         for &gpu in gpus {
-            let alone = predict(&programs[0], params, gpu);
-            for ((devices, nodes, link), program) in GROUPS.into_iter().zip(&programs) {
-                let link = if link == Link::Pcie { gpu.pcie } else { gpu.nvlink };
-                let group = Group::new(devices, nodes, link, gpu.network);
-                let prediction = predict_group(program, params, gpu, &group);
+            let alone = predict(&first.artifact, &first.params, gpu);
+            for Scaled { program, nodes, link } in programs {
+                let link = if *link == Link::Pcie { gpu.pcie } else { gpu.nvlink };
+                let group = Group::new(program.artifact.programs.len(), *nodes, link, gpu.network);
+                let prediction = predict_group(&program.artifact, &program.params, gpu, &group);
                 points.push(Point::new(gpu, group, &prediction, &alone));
             }
         }
-        Ok(Scaling { name: name.into(), points })
+        Ok(Scaling { name: name.clone(), points })
     }
 
     pub(super) fn text(&self) -> String {
@@ -70,7 +79,7 @@ impl Scaling {
             "joined by",
             "predicted",
             "speedup",
-            "each",
+            "efficiency",
             "kernels",
             "link",
             "latency",
@@ -97,9 +106,9 @@ impl Scaling {
             ])
         }));
         format!(
-            "program `{}`\n{}  Shares of the time, bytes sent and limits are those of the device that ends last; each: speedup \
-             over devices.\n  Limited by: what keeps the time most from that of one device over the number of devices.\n",
-            self.name,
+            "program `{}`\n{}  Shares of the time, bytes sent and limits are those of the device that ends last; efficiency is \
+             speedup over devices.\n  Limited by: what keeps the time most from that of one device over the number of devices.\n",
+            printable(&self.name),
             figures::columns(&rows, 3)
         )
     }
