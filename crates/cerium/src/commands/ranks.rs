@@ -19,15 +19,18 @@ use crate::figures::{self, row};
 use crate::program::Program;
 use crate::progress::Progress;
 
+/// Seconds that a device waits for another unless it is told otherwise.
+const PATIENCE: u64 = 600;
+
 /// How many devices, and how long they wait for each other.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct RankArgs {
     /// Devices of this machine that share the work: as many as the program was compiled for. A CPU becomes several by its
     /// threads.
     #[arg(long, value_name = "N")]
-    devices: Option<usize>,
+    pub(super) devices: Option<usize>,
     /// How long a device waits for another before all give up: longer than any computes between two exchanges.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = PATIENCE, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
 
@@ -55,6 +58,13 @@ impl Keys<'_> {
             Keys::Made(keys) => KeyStore::parts_of_keys(params, manifest, keys, parts, threads, &step),
         };
         Ok(stores?)
+    }
+}
+
+impl Default for RankArgs {
+    /// One device.
+    fn default() -> RankArgs {
+        RankArgs { devices: None, timeout: PATIENCE }
     }
 }
 

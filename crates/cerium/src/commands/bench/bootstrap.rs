@@ -6,13 +6,17 @@ use cerium_ckks::basis::Level;
 use cerium_ckks::params::Params;
 use cerium_compiler::ciphertext::{BootstrapKind, Slots, noise};
 use cerium_compiler::dsl::{Packing, Program, SourceProgram};
+use cerium_compiler::limb::devices::Link;
+use cerium_runtime::RankFigures;
 use cerium_runtime::profile::{KernelClass, Profile};
 use clap::ValueEnum;
 use num_complex::Complex64;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::super::ReportArgs;
 use super::super::device::DeviceArgs;
+use super::super::ranks::{RankArgs, ranks_json, show_devices, total_memory};
 use super::measure::{Prepared, Setup, Times, check_runs, cpu_time, peak_rss_bytes};
 use crate::figures::{self, row};
 
@@ -41,7 +45,12 @@ pub(super) struct Bootstrap {
     key_memory: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Threads of the bootstrap; 0 stands for one on each core. Keys are made on all.
+    #[command(flatten)]
+    ranks: RankArgs,
+    /// What joins several devices: nvlink, pcie, network or memory.
+    #[arg(long, default_value = "memory", value_name = "LINK", requires = "devices")]
+    link: Link,
+    /// Threads of the bootstrap, which several devices divide among them; 0 stands for one on each core. Keys are made on all.
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// Measured bootstraps, each of a fresh message, after one that is not counted.
@@ -112,8 +121,10 @@ struct Report {
     pool_bytes: u64,
     /// Of the whole process, making of keys included.
     peak_rss_bytes: Option<u64>,
-    /// Of the last bootstrap.
+    /// Of the last bootstrap, on the first device.
     stages: Vec<Stage>,
+    /// What each device has, and did with the others in the last bootstrap.
+    ranks: Value,
 }
 
 /// Where the time went in one stage.
@@ -150,6 +161,7 @@ impl Bootstrap {
     pub(super) fn run(self) -> Result<()> {
         check_runs(self.runs)?;
         let mut setup = Setup::new(&self.params, &self.device, self.threads)?;
+        (setup.ranks, setup.link) = (self.ranks, self.link);
         setup.key_memory = self.key_memory.as_deref().map(figures::parse_bytes).transpose()?;
         if setup.params.bootstrap().is_none() {
             bail!("{} has no levels for bootstrapping; boot-40 and its like do", setup.params.name());
@@ -174,29 +186,31 @@ impl Bootstrap {
         let mut prepared = setup.prepare(&source, samples)?;
         let (mut wall, mut cpu) = (Vec::new(), Vec::new());
         let mut errors = Errors::default();
-        let mut stages = Vec::new();
+        let mut profiles = Vec::new();
         for run in 0..=self.runs {
             let message = self.kind.message(&setup.params, slots, vectors)?;
             let inputs = prepared.encrypt(&message)?;
             let begin = cpu_time();
-            let (outputs, profile) = prepared.session.run(&inputs)?;
+            let (outputs, of_ranks) = prepared.ranks.run(&inputs)?;
             let spent = cpu_time().saturating_sub(begin);
-            stages = Stage::all(&profile);
             if run > 0 {
-                wall.push(profile.wall);
+                wall.push(of_ranks[0].wall);
                 cpu.push(spent);
                 errors.add(&prepared.decrypt(&outputs)?, &message, self.kind);
             }
+            profiles = of_ranks;
         }
         let times = (Times::new(&wall), Times::new(&cpu));
-        let report = Report { stages, ..self.figures(&setup.params, &prepared, slots, times, &errors) };
+        let ranks = prepared.ranks.figures(&profiles)?;
+        let figures = self.figures(&setup.params, (&prepared, &ranks), slots, times, &errors);
+        let report = Report { stages: Stage::all(&profiles[0]), ..figures };
         self.report.give(&serde_json::to_value(&report)?, || report.show())
     }
 
     fn figures(
         &self,
         params: &Params,
-        prepared: &Prepared<'_>,
+        (prepared, ranks): (&Prepared<'_>, &[RankFigures]),
         slots: usize,
         (wall, cpu): (Times, Times),
         errors: &Errors,
@@ -207,7 +221,7 @@ impl Bootstrap {
         let output = outputs.clone().map(|packed| packed.level).min().unwrap_or(input);
         let promise = noise::PROMISE * outputs.map(|packed| packed.error).fold(0.0, f64::max);
         let bits = params.log_q(output) - params.log_q(input);
-        let memory = prepared.session.memory();
+        let memory = total_memory(ranks);
         Report {
             params: params.name().into(),
             n: params.n(),
@@ -216,7 +230,7 @@ impl Bootstrap {
             iterated_bits: self.iterated,
             threads: self.threads,
             runs: self.runs,
-            device: prepared.session.device(),
+            device: show_devices(ranks),
             secret: format!("ternary of weight {}, encapsulated in one of weight 32", params.n() / 2),
             secret_weight: params.n() / 2,
             log_pq: params.log_pq(),
@@ -246,6 +260,7 @@ impl Bootstrap {
             pool_bytes: memory.pool,
             peak_rss_bytes: peak_rss_bytes(),
             stages: Vec::new(),
+            ranks: ranks_json(ranks),
         }
     }
 }

@@ -12,13 +12,15 @@ use cerium_client::{SecretKey, decrypt, encrypt_with_secret_key};
 use cerium_compiler::ciphertext::Slots;
 use cerium_compiler::dsl::SourceProgram;
 use cerium_compiler::ir::Trace;
+use cerium_compiler::limb::devices::{DeviceOptions, Link};
 use cerium_compiler::{CompileOptions, compile};
 use cerium_runtime::device::Device;
-use cerium_runtime::{KeyStore, Session};
+use cerium_runtime::{KeyStore, Ranks, Session};
 use serde::Serialize;
 
 use super::super::device::DeviceArgs;
 use super::super::keygen;
+use super::super::ranks::{Keys, RankArgs};
 use crate::program::Program;
 use crate::progress::Progress;
 
@@ -32,13 +34,16 @@ pub(super) struct Setup {
     threads: usize,
     /// As in [`CompileOptions`].
     pub(super) key_memory: Option<u64>,
+    /// The devices that share the work of programs that are prepared, and what joins them.
+    pub(super) ranks: RankArgs,
+    pub(super) link: Link,
 }
 
 /// A program that is ready to run.
 pub(super) struct Prepared<'a> {
     setup: &'a Setup,
     pub(super) program: Program,
-    pub(super) session: Session,
+    pub(super) ranks: Ranks,
     pub(super) compilation: Duration,
     pub(super) key_generation: Duration,
 }
@@ -51,12 +56,20 @@ impl Setup {
         let secret = SecretKey::generate_insecure(&params)?;
         let encoder = Encoder::new(&params);
         let device = device.clone();
-        Ok(Setup { params, progress: Progress::new(), secret, encoder, device, threads, key_memory: None })
+        let (progress, ranks) = (Progress::new(), RankArgs::default());
+        let link = Link::Memory;
+        Ok(Setup { params, progress, secret, encoder, device, threads, key_memory: None, ranks, link })
     }
 
     /// Compiles a program. `samples` are as in [`CompileOptions`].
     pub(super) fn compile(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Program> {
-        let options = CompileOptions { samples, key_memory: self.key_memory, ..CompileOptions::default() };
+        let devices = DeviceOptions {
+            devices: self.ranks.devices.unwrap_or(1),
+            link: self.link,
+            ..DeviceOptions::default()
+        };
+        let options =
+            CompileOptions { samples, key_memory: self.key_memory, devices, ..CompileOptions::default() };
         Program::new(compile(source, &options, &mut Trace::default())?)
     }
 
@@ -80,7 +93,7 @@ impl Setup {
         Ok(session)
     }
 
-    /// A program with its keys, in a session on the device. `samples` are as in [`CompileOptions`].
+    /// A program with its keys, on all its devices. `samples` are as in [`CompileOptions`].
     pub(super) fn prepare(&self, source: &SourceProgram, samples: Vec<Vec<Slots>>) -> Result<Prepared<'_>> {
         let start = Instant::now();
         let program = self.compile(source, samples)?;
@@ -88,8 +101,10 @@ impl Setup {
         let start = Instant::now();
         let keys = self.keys(&program)?;
         let key_generation = start.elapsed();
-        let session = self.session(&program, keys, self.device.open(self.threads)?)?;
-        Ok(Prepared { setup: self, program, session, compilation, key_generation })
+        let places = self.ranks.places(&program, &self.device, self.threads)?;
+        let ranks = places.open(&program, Keys::Made(keys), &self.progress)?;
+        self.progress.clear();
+        Ok(Prepared { setup: self, program, ranks, compilation, key_generation })
     }
 
     /// Encrypts inputs of a program, one vector of slots each.
