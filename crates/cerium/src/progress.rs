@@ -11,6 +11,7 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Shows what is being done.
 pub(crate) struct Progress {
+    silent: bool,
     terminal: bool,
     current: Mutex<Option<Current>>,
 }
@@ -25,11 +26,19 @@ struct Current {
 impl Progress {
     /// Nothing is being done yet.
     pub(crate) fn new() -> Progress {
-        Progress { terminal: io::stderr().is_terminal(), current: Mutex::new(None) }
+        Progress { silent: false, terminal: io::stderr().is_terminal(), current: Mutex::new(None) }
+    }
+
+    /// Shows nothing: another process does.
+    pub(crate) fn silent() -> Progress {
+        Progress { silent: true, terminal: false, current: Mutex::new(None) }
     }
 
     /// `done` of `total` steps of `what` are done. Called from any thread.
     pub(crate) fn step(&self, what: &str, done: usize, total: usize) {
+        if self.silent {
+            return;
+        }
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_none_or(|current| current.what != what) {
             if let Some(bar) = current.take().and_then(|current| current.bar) {
@@ -58,6 +67,9 @@ impl Progress {
     /// Does `work`, which has no steps to count and may take over a second.
     pub(crate) fn work<T>(&self, what: &str, work: impl FnOnce() -> T) -> T {
         self.clear();
+        if self.silent {
+            return work();
+        }
         if !self.terminal {
             eprintln!("{what} ...");
             return work();

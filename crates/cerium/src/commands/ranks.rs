@@ -25,8 +25,8 @@ const PATIENCE: u64 = 600;
 /// How many devices, and how long they wait for each other.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct RankArgs {
-    /// Devices of this machine that share the work: as many as the program was compiled for. A CPU becomes several by its
-    /// threads.
+    /// Devices that share the work: as many as the program was compiled for. A CPU becomes several by its threads. Processes
+    /// that `mpirun`, `torchrun` or `srun` has started are one device each; others than the first print and write nothing.
     #[arg(long, value_name = "N")]
     pub(super) devices: Option<usize>,
     /// How long a device waits for another before all give up: longer than any computes between two exchanges.

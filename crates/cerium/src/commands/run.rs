@@ -20,7 +20,8 @@ use crate::progress::Progress;
 /// Run a program on encrypted input. Needs no secret: of the keys it reads only DIR/evaluation.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  cerium run mnist.cerium --keys keys --input image.ct -o answer.ct\n  \
-    cerium run mnist.cerium --keys keys --input image.ct -o answer.ct --profile run.json")]
+    cerium run mnist.cerium --keys keys --input image.ct -o answer.ct --profile run.json\n  \
+    mpirun -n 4 cerium run mnist4.cerium --keys keys --input image.ct -o answer.ct")]
 pub(crate) struct Run {
     /// The program, made by `cerium compile`.
     program: PathBuf,
@@ -54,11 +55,10 @@ impl Run {
         let threads = self.threads.apply()?;
         let program = Program::read(&self.program)?;
         let places = self.ranks.places(&program, &self.device, threads)?;
-        let inputs = match places.has_first() {
-            true => program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?,
-            false => Vec::new(),
+        let (inputs, progress) = match places.has_first() {
+            true => (program.read_ciphertexts(&self.input, "`cerium encrypt` makes one")?, Progress::new()),
+            false => (Vec::new(), Progress::silent()),
         };
-        let progress = Progress::new();
         let start = Instant::now();
         let mut ranks = places.open(&program, Keys::Folder(&self.keys), &progress)?;
         let preparation = start.elapsed();

@@ -7,6 +7,7 @@ mod explain;
 mod flow;
 mod interruption;
 mod models;
+mod ranks;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -33,8 +33,7 @@ pub enum SessionError {
     Collective(#[from] CollectiveError),
     /// The program is for another number of devices.
     #[error(
-        "the program is compiled for {}, it was to run on {ranks}; run it with `--devices {devices}`, or compile it with \
-         `--devices {ranks}`",
+        "the program is compiled for {}, it was to run on {ranks}; run it on {devices}, or compile it with `--devices {ranks}`",
         count(*devices, "device")
     )]
     Devices {

@@ -143,7 +143,7 @@ fn as_many_ranks_as_devices_are_needed() {
     let case = Case::random_on(&mut fresh_rng(), 4, 2);
     let error = case.session(cpu(1)).err().unwrap();
     assert!(matches!(error, SessionError::Devices { devices: 2, ranks: 1 }), "{error}");
-    let message = "the program is compiled for 2 devices, it was to run on 1; run it with `--devices 2`, or compile it with \
+    let message = "the program is compiled for 2 devices, it was to run on 1; run it on 2, or compile it with \
                    `--devices 1`";
     assert_eq!(error.to_string(), message);
     let stranger = |collectives| {
