@@ -11,7 +11,7 @@ use cerium_ckks::evaluation_key::EvaluationKey;
 use cerium_ckks::params::{Params, ParamsSpec};
 use cerium_compiler::bootstrap;
 use cerium_compiler::ciphertext::{BootstrapKind, Steps};
-use cerium_compiler::dsl::{Packing, Program, SourceProgram, Weight};
+use cerium_compiler::dsl::{Ct, Packing, Program, SourceProgram, Weight};
 use cerium_compiler::ir::Trace;
 use cerium_compiler::kernel::Fusion;
 use cerium_compiler::limb::devices::{Communication, DeviceOptions, Link};
@@ -140,6 +140,41 @@ fn giant_steps(params: &Params, baby: i64, giant: i64) -> SourceProgram {
     let y = x.linear_transform_in(Steps::Stride(baby), &diagonals);
     p.output("y", Packing::dense(params.slots()), &y);
     p.finish()
+}
+
+#[test]
+fn independent_calls_run_on_groups_of_devices() {
+    let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+    let mut rng = programs::fresh_rng();
+    let p = Program::new("calls", &params);
+    let inner = p.function("inner", 1, &[16], |_, x, w| vec![(&x[0] * &x[0]) * &w[0] + x[0].rotate(3)]);
+    let outer = p.function("outer", 1, &[16], |scope, x, w| {
+        let y = scope.call(&inner, &[&x[0]], &[&w[0]]).remove(0);
+        vec![(y.rotate(1) + &x[0]) * 0.5]
+    });
+    let weight = |index: usize| {
+        let values = (0..16).map(|slot| ((slot * 5 + index * 3) % 16) as f32 / 16.0).collect();
+        let tensor = p.tensor(&format!("w{index}"), values);
+        p.weight(tensor, &(0..16).collect::<Vec<u32>>(), 1.0)
+    };
+    let inputs: Vec<Ct> = (0..5).map(|index| p.input(&format!("x{index}"), Packing::dense(16))).collect();
+    let mut sum = None;
+    for (index, x) in inputs.iter().enumerate() {
+        let y = p.call(&outer, &[x], &[&weight(index)]).remove(0);
+        sum = Some(sum.map_or(y.clone(), |sum| sum + y));
+    }
+    let z = p.call(&inner, &[&sum.unwrap()], &[&weight(5)]).remove(0);
+    p.output("z", Packing::dense(16), &z);
+    let source = p.finish();
+    let devices: Vec<DeviceOptions> =
+        [2, 3, 4, 8].map(|devices| options(devices, Link::Network, Communication::AllReduce)).into();
+    check(&source, &devices, &mut rng);
+    let names = |devices| -> Vec<String> {
+        let artifact = on(&source, devices, Fusion::Full, None);
+        artifact.programs[0].iter().map(|function| function.name.clone()).collect()
+    };
+    println!("{:?} on 4 devices", names(devices[2]));
+    assert_eq!(names(devices[2]), ["inner.x4", "outer.x4", "inner", "outer", "inner.1", "main"]);
 }
 
 /// What all devices send in a run, and how many collectives are all-reduces.

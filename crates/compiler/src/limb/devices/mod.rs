@@ -6,7 +6,8 @@
 //!
 //! - *Input broadcast*: what a conversion reads goes to the homes of what it makes. Equal limbs go once, however many
 //!   rotations share them, and all limbs that can go at the same time go in one collective ([`rounds`]).
-//! - *Groups* ([`groups`]): parts of a function that share no ciphertexts run side by side, each on a part of the devices.
+//! - *Groups* ([`groups`]): parts of a function that share no ciphertexts run side by side, each on a part of the devices;
+//!   independent calls of a function are such parts ([`concurrency`]).
 //! - *Output aggregation* ([`aggregation`]): where many key switches are added up, each is done as a whole on one device, and
 //!   the sums of the devices are added at the home of each limb.
 //! - *Recomputation* ([`recomputation`]): limbs that are needed everywhere and are cheaply made from limbs that are there
@@ -19,6 +20,7 @@
 
 mod aggregation;
 mod all_reduce;
+mod concurrency;
 mod costs;
 mod exchanges;
 mod groups;
@@ -28,6 +30,8 @@ mod recomputation;
 mod rounds;
 mod set;
 mod switches;
+
+use std::collections::BTreeMap;
 
 use cerium_artifact::DeviceId;
 use cerium_artifact::cost::Traffic;
@@ -66,7 +70,7 @@ pub enum Communication {
     KeySwitching,
     /// What several need is received once, and all that can be sent at the same time is one collective.
     Receives,
-    /// Parts that share no ciphertexts run on groups of devices.
+    /// Parts that share no ciphertexts run on groups of devices, independent calls of a function among them.
     Groups,
     /// Sums of key switches are aggregated.
     Aggregation,
@@ -121,22 +125,35 @@ pub fn place_devices(module: Module, options: &DeviceOptions) -> Placed {
     let primes = module.context.params.moduli().len();
     let homes: Vec<DeviceId> = (0..primes).map(|prime| DeviceId((prime % devices) as u16)).collect();
     let costs = Costs::new(&module.context.params, options.link);
-    let mut modules = vec![Module::new(module.context.clone(), module.stages.clone()); devices];
-    let calls = calls(&module);
-    let passes = Communication::ALL.into_iter().filter(|&pass| pass <= options.communication);
-    let mut traffic: Vec<(Communication, Traffic)> = passes.map(|pass| (pass, Traffic::default())).collect();
-    for (function, calls) in module.functions.iter().zip(calls) {
+    let mut traffic: BTreeMap<Communication, Traffic> = BTreeMap::new();
+    let mut count = |pass: Communication, placement: &Placement<'_>, calls: u64| {
+        let rounds = Rounds::new(placement);
+        let Traffic { collectives, bytes } =
+            Exchanges::new(placement, &rounds, pass).traffic(&rounds, devices);
+        *traffic.entry(pass).or_default() +=
+            Traffic { collectives: calls * collectives, bytes: (calls * bytes) << (log_n + 2) };
+    };
+    // Every limb at home.
+    for (function, calls) in module.functions.iter().zip(calls(&module)) {
         let space = Space { function, homes: &homes, devices, costs: &costs };
-        let (placement, own) = place(&space, options.communication);
-        for ((_, all), Traffic { collectives, bytes }) in traffic.iter_mut().zip(own) {
-            *all += Traffic { collectives: calls * collectives, bytes: (calls * bytes) << (log_n + 2) };
-        }
+        let placement = Placement::new(&space, Choices::new(&space));
+        let passes = [Communication::KeySwitching, Communication::Receives].into_iter();
+        passes.filter(|&pass| pass <= options.communication).for_each(|pass| count(pass, &placement, calls));
+    }
+    let module = match options.communication >= Communication::Groups {
+        true => concurrency::join_calls(&module, &homes, devices, &costs),
+        false => module,
+    };
+    let mut modules = vec![Module::new(module.context.clone(), module.stages.clone()); devices];
+    for (function, calls) in module.functions.iter().zip(calls(&module)) {
+        let space = Space { function, homes: &homes, devices, costs: &costs };
+        let placement = place(&space, options.communication, |pass, placement| count(pass, placement, calls));
         let rounds = Rounds::new(&placement);
         let exchanges = Exchanges::new(&placement, &rounds, options.communication);
         let placed = project::project(&placement, &rounds, &exchanges, &modules);
         modules.iter_mut().zip(placed).for_each(|(module, function)| module.functions.push(function));
     }
-    Placed { modules, homes, traffic }
+    Placed { modules, homes, traffic: traffic.into_iter().collect() }
 }
 
 /// How often a run calls each function.
@@ -172,16 +189,13 @@ impl Space<'_> {
 /// A pass: what may be better than a placement.
 type Pass<'a> = fn(&Placement<'a>) -> Vec<Choices>;
 
-/// Runs the passes on a function; each keeps what makes it faster. Also the collectives and limbs of one call after each.
-fn place<'a>(space: &'a Space<'a>, last: Communication) -> (Placement<'a>, Vec<Traffic>) {
+/// Runs the passes on a function; each keeps what makes it faster and shows it to `after`.
+fn place<'a>(
+    space: &'a Space<'a>,
+    last: Communication,
+    mut after: impl FnMut(Communication, &Placement<'a>),
+) -> Placement<'a> {
     let mut best = Placement::new(space, Choices::new(space));
-    let count = |placement: &Placement<'_>, pass| {
-        let rounds = Rounds::new(placement);
-        Exchanges::new(placement, &rounds, pass).traffic(&rounds, space.devices)
-    };
-    let unimproved = [Communication::KeySwitching, Communication::Receives].into_iter();
-    let mut traffic: Vec<Traffic> =
-        unimproved.filter(|&pass| pass <= last).map(|pass| count(&best, pass)).collect();
     let passes: [(Communication, Pass<'a>); 4] = [
         (Communication::Groups, groups::candidates),
         (Communication::Aggregation, aggregation::candidates),
@@ -192,9 +206,9 @@ fn place<'a>(space: &'a Space<'a>, last: Communication) -> (Placement<'a>, Vec<T
         // Aggregation takes a collective more, which an all-reduce can take back.
         let looks_ahead = pass == Communication::Aggregation && last >= Communication::AllReduce;
         best = improve(best, candidates, looks_ahead);
-        traffic.push(count(&best, pass));
+        after(pass, &best);
     }
-    (best, traffic)
+    best
 }
 
 /// The cheapest of a placement and its variants; variants of what is chosen are tried until none is cheaper. With
