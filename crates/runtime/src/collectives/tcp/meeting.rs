@@ -5,10 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, T
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::collectives::wire::{pack, unpack};
+
 /// Begins everything that is said here.
 const MAGIC: u32 = u32::from_le_bytes(*b"ceri");
 /// How long a stranger may take to say who it is.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// Words of a reason that rank 0 may give.
+const LONGEST_REASON: u32 = 1 << 12;
 /// Between two looks whether somebody has come.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -64,6 +68,22 @@ pub enum MeetingError {
         /// What is known here.
         expected: String,
     },
+    /// Rank 0 tells that ranks did not find each other.
+    #[error("rank 0 gave up: {reason}")]
+    GaveUp {
+        /// What it said.
+        reason: String,
+    },
+    /// A rank is gone already.
+    #[error(
+        "rank {rank} was lost while ranks met: {reason}; see what it wrote last, then start all ranks again"
+    )]
+    Lost {
+        /// Which rank.
+        rank: usize,
+        /// The system's reason.
+        reason: String,
+    },
     /// Something failed on the way.
     #[error("{doing} failed: {reason}")]
     Io {
@@ -82,6 +102,8 @@ impl MeetingError {
 
 /// Who somebody says to be: magic, number of ranks, rank, port where it listens.
 type Introduction = [u32; 4];
+/// What rank 0 answers when it knows: magic, and the words of its reason if it gave up; else places follow.
+type Answer = [u32; 2];
 /// Where a rank listens: an IPv6 address (IPv4 mapped into it), zero for the host of rank 0, and a port.
 type Place = [u32; 5];
 
@@ -114,39 +136,89 @@ pub(super) fn meet(
     let listener =
         listener.map_err(|e| MeetingError::Listen { port: meeting.port, reason: e.to_string() })?;
     if rank == 0 {
-        let mut places = vec![Place::default(); size];
-        let ports = accept(&listener, &mut streams, 1..size, wait, deadline)?;
-        for (peer, stream) in streams.iter().enumerate() {
-            if let Some(stream) = stream {
-                let address = stream.peer_addr().map_err(|e| MeetingError::io("asking for an address", e))?;
-                places[peer] = place(address.ip(), ports[peer]);
+        let answered = answer(&listener, &mut streams, wait, deadline);
+        if let Err(error) = answered {
+            let reason = pack(error.to_string().as_bytes());
+            for stream in streams.iter_mut().flatten() {
+                // Whoever is gone does not need to know.
+                let _ = say(stream, &[MAGIC, reason.len() as u32]).and_then(|()| say(stream, &reason));
             }
-        }
-        for stream in streams.iter_mut().flatten() {
-            say(stream, places.as_flattened()).map_err(|e| MeetingError::io("telling ranks of others", e))?;
+            return Err(error);
         }
         return Ok(streams);
     }
     let local = listener.local_addr().map_err(|e| MeetingError::io("asking for a port", e))?;
     let introduction: Introduction = [MAGIC, size as u32, rank as u32, u32::from(local.port())];
     let mut first = reach(meeting, wait, deadline)?;
-    let mut places = vec![Place::default(); size];
-    let heard = first
-        .set_read_timeout(Some(wait.max(LOOK)))
-        .and_then(|()| say(&mut first, &introduction))
-        .and_then(|()| hear(&mut first, places.as_flattened_mut()));
-    heard.map_err(|e| MeetingError::io("waiting at rank 0 for the other ranks", e))?;
+    let places = introduce(&mut first, &introduction, size, wait)?;
     let host = first.peer_addr().map_err(|e| MeetingError::io("asking for an address", e))?.ip();
     streams[0] = Some(first);
     for peer in 1..rank {
-        let doing = "connecting to another rank";
-        let mut stream =
-            connect(address(&places[peer], host), deadline).map_err(|e| MeetingError::io(doing, e))?;
-        say(&mut stream, &introduction).map_err(|e| MeetingError::io(doing, e))?;
-        streams[peer] = Some(stream);
+        let stream = connect(address(&places[peer], host), deadline)
+            .and_then(|mut stream| say(&mut stream, &introduction).map(|()| stream));
+        let lost = |error: io::Error| MeetingError::Lost { rank: peer, reason: error.to_string() };
+        streams[peer] = Some(stream.map_err(lost)?);
     }
     accept(&listener, &mut streams, rank + 1..size, wait, deadline)?;
     Ok(streams)
+}
+
+/// Waits for all other ranks as rank 0, and tells each where the others listen.
+fn answer(
+    listener: &TcpListener,
+    streams: &mut [Option<TcpStream>],
+    wait: Duration,
+    deadline: Instant,
+) -> Result<(), MeetingError> {
+    let size = streams.len();
+    let mut places = vec![Place::default(); size];
+    let ports = accept(listener, streams, 1..size, wait, deadline)?;
+    let lost = |rank, error: io::Error| MeetingError::Lost { rank, reason: error.to_string() };
+    for (peer, stream) in streams.iter().enumerate() {
+        if let Some(stream) = stream {
+            let address = stream.peer_addr().map_err(|error| lost(peer, error))?;
+            places[peer] = place(address.ip(), ports[peer]);
+        }
+    }
+    for (peer, stream) in streams.iter_mut().enumerate() {
+        if let Some(stream) = stream {
+            let answer: Answer = [MAGIC, 0];
+            let said = say(stream, &answer).and_then(|()| say(stream, places.as_flattened()));
+            said.map_err(|error| lost(peer, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells rank 0 who this is, and waits until it tells where the others listen.
+fn introduce(
+    first: &mut TcpStream,
+    introduction: &Introduction,
+    size: usize,
+    wait: Duration,
+) -> Result<Vec<Place>, MeetingError> {
+    let mut places = vec![Place::default(); size];
+    let mut heard = || -> io::Result<Option<String>> {
+        first.set_read_timeout(Some(wait.max(LOOK)))?;
+        say(first, introduction)?;
+        let mut answer = Answer::default();
+        hear(first, &mut answer)?;
+        match answer {
+            [MAGIC, 0] => hear(first, places.as_flattened_mut()).map(|()| None),
+            [MAGIC, length] if length < LONGEST_REASON => {
+                let mut reason = vec![0; length as usize];
+                hear(first, &mut reason)?;
+                let reason = unpack(&reason).unwrap_or_default();
+                Ok(Some(String::from_utf8_lossy(&reason).into_owned()))
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "who listens there is no rank")),
+        }
+    };
+    match heard() {
+        Ok(None) => Ok(places),
+        Ok(Some(reason)) => Err(MeetingError::GaveUp { reason }),
+        Err(error) => Err(MeetingError::Lost { rank: 0, reason: error.to_string() }),
+    }
 }
 
 /// Waits for some ranks; returns the ports on which they listen, by rank.

@@ -105,7 +105,7 @@ fn ranks_that_do_not_come_are_named() {
         let text = first.join().unwrap();
         assert!(text.starts_with("ranks 1, 3 did not come to the meeting point within 1 s"), "{text}");
         let text = second.join().unwrap();
-        assert!(text.starts_with("waiting at rank 0 for the other ranks failed"), "{text}");
+        assert!(text.starts_with("rank 0 gave up: ranks 1, 3 did not come"), "{text}");
     });
 }
 
