@@ -3,6 +3,8 @@
 mod keys;
 mod programs;
 
+use std::process::{Command, Stdio};
+
 use cerium_artifact::cost::program_traffic;
 use cerium_artifact::kernel::Operand;
 use cerium_artifact::{Artifact, Movement, Step};
@@ -16,13 +18,13 @@ use cerium_compiler::ir::Trace;
 use cerium_compiler::kernel::Fusion;
 use cerium_compiler::limb::devices::{Communication, DeviceOptions, Link};
 use cerium_compiler::{CompileOptions, compile};
-use cerium_runtime::collectives::Patience;
 use cerium_runtime::collectives::threads::threads;
+use cerium_runtime::collectives::{Collectives, HostCollectives, Patience, mpi};
 use cerium_runtime::key_store::KeyPart;
 use cerium_runtime::ranks::{Member, Ranks};
 use cerium_runtime::{CpuDevice, KeyStore, Session, SessionOptions, progress};
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// The program on so many devices.
 fn on(source: &SourceProgram, devices: DeviceOptions, fusion: Fusion, width: Option<usize>) -> Artifact {
@@ -45,6 +47,21 @@ fn alone(
     session.run(inputs).unwrap().0
 }
 
+/// The session of a rank: its program, its part of the keys, and one thread.
+fn member(
+    params: &Params,
+    artifact: &Artifact,
+    keys: &[EvaluationKey],
+    collectives: HostCollectives,
+) -> Member {
+    let parts = KeyPart::all(artifact, params);
+    let part = &parts[collectives.rank()..][..1];
+    let stores =
+        KeyStore::parts_of_keys(params, &artifact.keys, keys.to_vec(), part, 1, &progress::silent).unwrap();
+    let keys = stores.into_iter().next().expect("one part");
+    Member { keys, device: Box::new(CpuDevice::new(1).unwrap()), collectives: Box::new(collectives) }
+}
+
 /// What ranks that are threads compute, twice.
 fn together(
     params: &Params,
@@ -52,35 +69,48 @@ fn together(
     keys: &[EvaluationKey],
     inputs: &[Ciphertext],
 ) -> Vec<Ciphertext> {
-    let parts = KeyPart::all(artifact, params);
-    let stores =
-        KeyStore::parts_of_keys(params, &artifact.keys, keys.to_vec(), &parts, 1, &progress::silent).unwrap();
-    let members = stores.into_iter().zip(threads(artifact.programs.len(), Patience::default())).map(
-        |(keys, collectives)| Member {
-            keys,
-            device: Box::new(CpuDevice::new(1).unwrap()),
-            collectives: Box::new(collectives),
-        },
-    );
+    let all = threads(artifact.programs.len(), Patience::default()).into_iter();
+    let members = all.map(|collectives| member(params, artifact, keys, collectives));
     let options = SessionOptions { threads: 1, ..SessionOptions::default() };
     let mut ranks = Ranks::open(artifact, members.collect(), &options, &progress::silent).unwrap();
     let (first, profiles) = ranks.run(inputs).unwrap();
     let (second, _) = ranks.run(inputs).unwrap();
     assert!(first == second, "a second run gives other words");
-    // What is sent is what was predicted.
+    let sums = sent(artifact).1;
     for (rank, profile) in artifact.devices().zip(profiles) {
         let predicted = program_traffic(artifact.functions(rank), artifact.programs.len(), params.log_n());
-        println!("{rank}: {predicted:?}, {:?}", profile.communication.total());
+        let counted = profile.communication.total();
+        assert_eq!(counted.collectives, predicted.collectives);
+        // Shares of sums differ by a limb.
+        assert!(
+            sums > 0 || counted.bytes_sent == predicted.bytes,
+            "{rank} sends {counted:?}, not {predicted:?}"
+        );
     }
     first
+}
+
+/// A program on one device, with keys and inputs for it.
+struct Known {
+    single: Artifact,
+    keys: Vec<EvaluationKey>,
+    inputs: Vec<Ciphertext>,
+}
+
+impl Known {
+    fn new(source: &SourceProgram, rng: &mut StdRng) -> Known {
+        let params = &source.module.context.params;
+        let single = on(source, DeviceOptions::default(), Fusion::Full, None);
+        let keys = keys::uniform_keys(params, &single.keys, rng);
+        let inputs = keys::uniform_inputs(params, &single, rng);
+        Known { single, keys, inputs }
+    }
 }
 
 /// Holds a program on several devices against one.
 fn check(source: &SourceProgram, devices: &[DeviceOptions], rng: &mut StdRng) {
     let params = source.module.context.params.clone();
-    let single = on(source, DeviceOptions::default(), Fusion::Full, None);
-    let keys = keys::uniform_keys(&params, &single.keys, rng);
-    let inputs = keys::uniform_inputs(&params, &single, rng);
+    let Known { single, keys, inputs } = Known::new(source, rng);
     let expected = alone(&params, &single, &keys, &inputs);
     for &devices in devices {
         let fusion = [Fusion::None, Fusion::Horizontal, Fusion::Full, Fusion::Full][rng.random_range(0..4)];
@@ -114,11 +144,16 @@ fn random_programs_give_the_bits_of_one_device() {
     }
 }
 
+/// A bootstrap of all slots on a small ring.
+fn a_bootstrap() -> SourceProgram {
+    let params = Params::new(ParamsSpec::insecure_boot(8, 40).unwrap()).unwrap();
+    bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1)
+}
+
 #[test]
 fn a_bootstrap_gives_the_bits_of_one_device() {
-    let params = Params::new(ParamsSpec::insecure_boot(8, 40).unwrap()).unwrap();
     let mut rng = programs::fresh_rng();
-    let source = bootstrap::program(&params, BootstrapKind::Complex, params.log_n() - 1);
+    let source = a_bootstrap();
     let all = |devices| options(devices, Link::Pcie, Communication::AllReduce);
     let mut devices: Vec<DeviceOptions> = [2, 3, 4, 8].map(all).into();
     devices.push(options(4, Link::Nvlink, Communication::KeySwitching));
@@ -233,4 +268,76 @@ fn keys_and_plaintexts_are_where_they_are_used() {
         loads.filter(|load| matches!(load, Operand::Key { .. })).count()
     };
     assert_eq!(reads(&four), reads(&single), "every product with a key is done once");
+}
+
+/// What a rank under `mpirun` does: the program and its seed, and where rank 0 writes its outputs.
+const DEED: &str = "CERIUM_TEST_DEED";
+const OUTPUT: &str = "CERIUM_TEST_OUTPUT";
+
+/// The program of a deed with its options: every process makes the same one from the seed.
+fn of_deed(program: &str, seed: u64, devices: usize) -> (SourceProgram, DeviceOptions, StdRng) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let options = any(devices, &mut rng);
+    let source = match program {
+        "random" => {
+            let params = Params::new(ParamsSpec::insecure(10, 30, 8, 3).unwrap()).unwrap();
+            programs::random(&params, &mut rng)
+        }
+        "bootstrap" => a_bootstrap(),
+        other => panic!("there is no program {other}"),
+    };
+    (source, options, rng)
+}
+
+/// One of the processes that [`ranks_under_mpi_give_the_bits_of_one_device`] starts.
+#[test]
+#[ignore = "started by mpirun from another test"]
+fn rank() {
+    let (Ok(deed), Ok(output)) = (std::env::var(DEED), std::env::var(OUTPUT)) else { return };
+    let collectives = mpi::join(Patience::default()).unwrap();
+    let (own, size) = (collectives.rank(), collectives.size());
+    let (program, seed) = deed.split_once(' ').unwrap();
+    let (source, options, mut rng) = of_deed(program, seed.parse().unwrap(), size);
+    let params = source.module.context.params.clone();
+    let Known { keys, inputs, .. } = Known::new(&source, &mut rng);
+    let artifact = on(&source, options, Fusion::Full, None);
+    let member = member(&params, &artifact, &keys, collectives);
+    let session_options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let mut session = Session::join(&artifact, member, &session_options, &progress::silent).unwrap();
+    let (outputs, _) = session.run(if own == 0 { &inputs } else { &[] }).unwrap();
+    if own == 0 {
+        let words: Vec<u32> = outputs.iter().flat_map(|output| output.words().iter().copied()).collect();
+        std::fs::write(output, bytemuck::cast_slice::<u32, u8>(&words)).unwrap();
+    }
+}
+
+#[test]
+fn ranks_under_mpi_give_the_bits_of_one_device() {
+    if Command::new("mpirun").arg("--version").stdout(Stdio::null()).status().is_err() {
+        println!("skipped: there is no mpirun");
+        return;
+    }
+    for program in ["random", "bootstrap"] {
+        for devices in [2, 4] {
+            let seed: u64 = rand::rng().random();
+            let (source, options, mut rng) = of_deed(program, seed, devices);
+            println!("{program} {seed} {options:?}");
+            let Known { single, keys, inputs } = Known::new(&source, &mut rng);
+            let expected = alone(&source.module.context.params, &single, &keys, &inputs);
+            let folder = tempfile::tempdir().unwrap();
+            let output = folder.path().join("words");
+            let mut command = Command::new("timeout");
+            command.args(["240", "mpirun", "--oversubscribe", "--allow-run-as-root", "-np"]);
+            command.arg(devices.to_string()).arg(std::env::current_exe().unwrap());
+            command.args(["--exact", "rank", "--ignored", "--nocapture"]);
+            let ended = command.env(DEED, format!("{program} {seed}")).env(OUTPUT, &output).output().unwrap();
+            assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+            let expected: Vec<u32> = expected.iter().flat_map(|c| c.words().iter().copied()).collect();
+            let found = std::fs::read(&output).unwrap();
+            assert!(
+                found == bytemuck::cast_slice::<u32, u8>(&expected),
+                "{program} {seed} gives other words"
+            );
+        }
+    }
 }
