@@ -282,6 +282,12 @@ fn a_bootstrap_is_measured_where_there_is_one() {
     let budget = number("key_bytes") * 0.85;
     let frugal = json(&[&bench[..], &sparse, &["--key-memory", &format!("{}kB", budget / 1e3)]].concat());
     assert!(frugal["key_bytes"].as_f64().unwrap() <= budget, "{frugal}");
+
+    let shared = json(&[&bench[..], &sparse, &["--devices", "2"]].concat());
+    let ranks = shared["ranks"].as_array().unwrap();
+    assert_eq!((ranks.len(), report["ranks"].as_array().unwrap().len()), (2, 1), "{shared}");
+    assert!(ranks.iter().all(|rank| rank["bytes_sent"].as_u64() > Some(0)), "{shared}");
+    assert!(shared["min_precision_bits"].as_f64().unwrap() > 15.0, "{shared}");
 }
 
 #[test]
