@@ -52,6 +52,9 @@ def measured(cerium, params, ranks, runs):
         "ranks": ranks,
         "measured_seconds": seconds,
         "spread_seconds": bench["spread_s"],
+        "fastest_seconds": min(bench["samples_s"]),
+        # Of all ranks together: less than ranks times seconds where they waited, for each other or for a core.
+        "processor_seconds": bench["cpu_s"],
         "predicted_seconds": predicted,
         "measured_over_predicted": seconds / predicted,
         "bytes_sent": [rank["bytes_sent"] for rank in each],
