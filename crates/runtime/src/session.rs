@@ -257,11 +257,11 @@ impl Session {
         let start = Instant::now();
         let n = self.params.n();
         let home = |homes: &[DeviceId], prime: PrimeIndex| homes[prime.index()];
-        let given: Vec<u8> = match is_first {
-            true => inputs.iter().flat_map(|input| bytemuck::cast_slice(input.words())).copied().collect(),
+        let given: Vec<&[u8]> = match is_first {
+            true => inputs.iter().map(|input| bytemuck::cast_slice(input.words())).collect(),
             false => Vec::new(),
         };
-        let words = collectives.gather(&given)?.swap_remove(0);
+        let words = collectives.gather(&given.concat())?.swap_remove(0);
         let limbs = primes(&self.params, &self.inputs).zip(words.chunks_exact(4 * n));
         let own = limbs.filter(|(prime, _)| home(&self.homes, *prime) == self.rank);
         let mut limb = vec![0u32; n];

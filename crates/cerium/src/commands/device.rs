@@ -1,6 +1,6 @@
 //! Which device computes, for verbs that run programs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
@@ -25,6 +25,9 @@ pub(super) struct DeviceArgs {
     /// places.
     #[arg(long, value_name = "DIR")]
     nvrtc: Option<PathBuf>,
+    /// Folder of NCCL, by which several GPUs give limbs to each other: a folder of Python packages. Without, the usual places.
+    #[arg(long, value_name = "DIR")]
+    nccl: Option<PathBuf>,
     /// Folder of compiled kernels. Without, `cerium/cubins` in the user's cache folder.
     #[arg(long, value_name = "DIR")]
     cubins: Option<PathBuf>,
@@ -116,6 +119,11 @@ impl DeviceArgs {
             }
             device => device,
         }
+    }
+
+    /// Where NCCL is looked for, if not in the usual places.
+    pub(super) fn nccl(&self) -> Option<&Path> {
+        self.nccl.as_deref()
     }
 
     /// What compiles kernels for GPUs.

@@ -1,17 +1,20 @@
 //! Sessions of a program for one device or several, for verbs that run programs.
 
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
 use cerium_ckks::evaluation_key::EvaluationKey;
 use cerium_runtime::collectives::threads::threads as in_one_process;
-use cerium_runtime::collectives::{Collectives, HostCollectives, Launch, Patience};
+use cerium_runtime::collectives::{Collectives, HostCollectives, Launch, Patience, Transport, connect};
 use cerium_runtime::device::Device;
 use cerium_runtime::key_store::KeyPart;
 use cerium_runtime::{
     KeyStore, Member, MemoryFigures, RankFigures, Ranks, Session, SessionError, SessionOptions,
 };
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::device::{DeviceArgs, share};
@@ -32,6 +35,31 @@ pub(super) struct RankArgs {
     /// How long a device waits for another before all give up: longer than any computes between two exchanges.
     #[arg(long, default_value_t = PATIENCE, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// How devices give limbs to each other.
+    #[arg(long, value_enum, default_value_t, value_name = "WAY")]
+    transport: Way,
+}
+
+/// The ways of limbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// By NCCL where each has a GPU of its own and NCCL is found, else as `host`
+    #[default]
+    Auto,
+    /// Through the memory of hosts
+    Host,
+    /// From GPU to GPU, by NCCL
+    Nccl,
+}
+
+impl Way {
+    fn transport(self) -> Transport {
+        match self {
+            Way::Auto => Transport::Auto,
+            Way::Host => Transport::Host,
+            Way::Nccl => Transport::Nccl,
+        }
+    }
 }
 
 /// Where evaluation keys come from.
@@ -64,7 +92,7 @@ impl Keys<'_> {
 impl Default for RankArgs {
     /// One device.
     fn default() -> RankArgs {
-        RankArgs { devices: None, timeout: PATIENCE }
+        RankArgs { devices: None, timeout: PATIENCE, transport: Way::default() }
     }
 }
 
@@ -82,8 +110,7 @@ impl RankArgs {
         };
         self.check(program, launch.size)?;
         let device = args.open_for(launch.local_rank, threads)?;
-        let way: Box<dyn Collectives> = Box::new(launch.join(self.patience())?);
-        let seats = vec![(device, Some(way))];
+        let seats = vec![self.connect(launch.join(self.patience())?, device, args)?];
         Ok(Places { first: launch.rank, seats, threads, options: args.session(threads) })
     }
 
@@ -95,14 +122,25 @@ impl RankArgs {
             let seats = vec![(args.open(threads)?, None)];
             return Ok(Places { first: 0, seats, threads, options: args.session(threads) });
         }
-        let seat = |(rank, way): (usize, HostCollectives)| {
-            let device = args.open_for(rank, share(threads, rank, ranks))?;
-            Ok((device, Some(Box::new(way) as Box<dyn Collectives>)))
-        };
-        let ways = in_one_process(ranks, self.patience()).into_iter().enumerate();
-        let (seats, options) =
-            (ways.map(seat).collect::<Result<_>>()?, args.session(share(threads, 0, ranks)));
-        Ok(Places { first: 0, seats, threads, options })
+        let devices = (0..ranks).map(|rank| args.open_for(rank, share(threads, rank, ranks)));
+        let devices = devices.collect::<Result<Vec<_>>>()?;
+        let ways = in_one_process(ranks, self.patience());
+        // Side by side: they connect together.
+        let seats: Result<Vec<Seat>> = thread::scope(|scope| {
+            let connect = |(way, device)| scope.spawn(move || self.connect(way, device, args));
+            let threads: Vec<_> = ways.into_iter().zip(devices).map(connect).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect()
+        });
+        Ok(Places { first: 0, seats: seats?, threads, options: args.session(share(threads, 0, ranks)) })
+    }
+
+    /// Decides on the way of limbs from a device to the others, together with those.
+    fn connect(self, side: HostCollectives, mut device: Box<dyn Device>, args: &DeviceArgs) -> Result<Seat> {
+        let way = connect(side, device.as_mut(), self.transport.transport(), args.nccl())?;
+        Ok((device, Some(way)))
     }
 
     /// Checks that the program is for this number of devices, and for as many as were asked for.

@@ -146,6 +146,10 @@ fn ranks_that_do_not_fit_are_refused() {
     let one = ["run", &program, "--keys", &pair.keys, "--input", &input, "-o", &output, "--devices", "2"];
     refused(&one, &["compiled for 1 device, it was to run on 2"]);
 
+    // There may be no NCCL, and CPUs have no use for it.
+    let nccl = [&run[..], &["--transport".into(), "nccl".into()]].concat();
+    refused(&words(&nccl), &["NCCL"]);
+
     // Other keys for the same program.
     let other = pair.path("other");
     ok(&["keygen", &pair.path("p.cerium"), "-o", &other]);

@@ -20,6 +20,7 @@ mod news;
 mod shares;
 pub mod tcp;
 pub mod threads;
+mod transport;
 mod wire;
 
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use error::CollectiveError;
 pub use host::HostCollectives;
 pub use launch::{Launch, LaunchError, Launcher};
 pub use news::{Failure, FailureKind};
+pub use transport::{Transport, connect};
 
 use crate::device::{Address, Device};
 

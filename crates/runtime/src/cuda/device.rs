@@ -218,6 +218,11 @@ impl CudaDevice {
 }
 
 impl CudaDevice {
+    /// What tells its GPU from all others; `None` if the host takes the place of one.
+    pub fn uuid(&self) -> Option<[u8; 16]> {
+        self.gpu.uuid()
+    }
+
     /// Bytes that copies within the GPU's memory read and write in a second: no kernel moves limbs faster. Measured; takes
     /// some milliseconds and half of the free memory, 2 GiB at most. The device has no program then.
     pub fn copy_rate(&mut self) -> Result<f64, DeviceError> {

@@ -325,6 +325,11 @@ impl Gpu for DriverGpu {
         self.name.clone()
     }
 
+    fn uuid(&self) -> Option<[u8; 16]> {
+        let uuid = result::device::get_uuid(self.context.device).ok()?;
+        Some(uuid.bytes.map(|byte| byte as u8))
+    }
+
     fn memory(&mut self) -> Result<(u64, u64), CudaError> {
         self.enter()?;
         let (free, total) = result::mem_get_info().map_err(failed("telling how much memory is free"))?;

@@ -63,6 +63,11 @@ pub trait Gpu: Send {
     /// Name for reports, for example `NVIDIA H200`.
     fn name(&self) -> String;
 
+    /// What tells it from all other GPUs; `None` if it is none.
+    fn uuid(&self) -> Option<[u8; 16]> {
+        None
+    }
+
     /// Bytes of its memory that are free, and all of them.
     fn memory(&mut self) -> Result<(u64, u64), CudaError>;
 

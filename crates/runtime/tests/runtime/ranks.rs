@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cerium_artifact::{Artifact, DeviceId, StageId};
 use cerium_runtime::collectives::threads::threads;
-use cerium_runtime::collectives::{CollectiveError, Collectives, Patience};
+use cerium_runtime::collectives::{CollectiveError, HostCollectives, Patience, Transport, connect};
 use cerium_runtime::cuda::CudaDevice;
 use cerium_runtime::cuda::host::{HostGpu, Order};
 use cerium_runtime::device::Device;
@@ -31,12 +31,17 @@ fn members(case: &Case, device: impl Fn(usize) -> Box<dyn Device>) -> Vec<Member
     let Case { artifact, params, keys, .. } = case;
     let parts = KeyPart::all(artifact, params);
     let stores = KeyStore::parts_of_keys(params, &artifact.keys, keys.clone(), &parts, 1, &silent).unwrap();
-    let ranks = threads(parts.len(), PATIENCE).into_iter().zip(stores);
-    let member = |(collectives, keys): (_, KeyStore)| {
-        let device = device(Collectives::rank(&collectives));
-        Member { keys, device, collectives: Box::new(collectives) }
-    };
-    ranks.map(member).collect()
+    let devices: Vec<_> = (0..parts.len()).map(device).collect();
+    // No GPU is one that tells its name, so limbs go through the memory of the host.
+    thread::scope(|scope| {
+        let ranks = threads(parts.len(), PATIENCE).into_iter().zip(stores).zip(devices);
+        let member = |((side, keys), mut device): ((HostCollectives, KeyStore), Box<dyn Device>)| {
+            let collectives = connect(side, device.as_mut(), Transport::Auto, None).unwrap();
+            Member { keys, device, collectives }
+        };
+        let ranks: Vec<_> = ranks.map(|rank| scope.spawn(move || member(rank))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
 }
 
 fn cpu(threads: usize) -> Box<dyn Device> {
