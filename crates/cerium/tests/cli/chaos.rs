@@ -10,7 +10,7 @@ use crate::{data, label, model, ok, sample};
 
 const RANKS: usize = 3;
 /// Seconds that ranks wait for each other.
-const TIMEOUT: u64 = 8;
+const TIMEOUT: u64 = 12;
 
 /// A program for several devices with its keys and an encrypted digit.
 struct Job {
@@ -71,7 +71,9 @@ impl Job {
             .map(|mut command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
             .collect();
         let pid = |rank: usize| fs::read_to_string(self.path(&format!("{rank}.pid"))).ok();
+        let begin = Instant::now();
         while (0..RANKS).any(|rank| pid(rank).is_none()) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "the ranks were not started");
             thread::sleep(Duration::from_millis(1));
         }
         let begin = Instant::now();

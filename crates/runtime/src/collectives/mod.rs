@@ -6,7 +6,7 @@
 //! - [`HostCollectives`]: limbs go through the memory of the hosts. Messages are carried between [`threads`] of one process, or
 //!   between processes by [`mpi`] or [`tcp`]. [`Launch`] says which rank a process is, and joins the others;
 //! - [`NcclCollectives`](nccl::NcclCollectives): limbs go from GPU to GPU. Ranks know of each other's failures through a
-//!   [`HostCollectives`] beside it.
+//!   [`HostCollectives`] beside it. [`connect`] takes NCCL where all ranks can.
 //!
 //! No wait is endless: a rank that is lost or gives up is named on all others, at once where the carrier notices it (an end
 //! of file, a thread that panics), and after [`Patience`] where it does not. After a failure every call returns it again.
