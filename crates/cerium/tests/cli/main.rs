@@ -1,6 +1,7 @@
 //! The command line as users meet it: separate processes that share only files.
 
 mod batch;
+mod bits;
 mod chaos;
 mod devices;
 mod errors;
