@@ -77,7 +77,8 @@ impl Default for Patience {
 
 /// What a rank asks of the others. Errors name the rank that failed.
 ///
-/// A dropped rank tells the others that it has ended; if its thread panics, that it gave up.
+/// A dropped rank tells the others that it has ended; if its thread panics, that it gave up. A process waits then for the others
+/// to end too, unless the computation has failed.
 pub trait Collectives: Send {
     /// This rank.
     fn rank(&self) -> usize;

@@ -104,7 +104,9 @@ impl<'a> Traffic<'a> {
                 }
             }
             self.watch();
-            if active {
+            // What is under way moves on only when MPI is asked.
+            let underway = |peer: &Peer<'_>| !peer.outgoing.is_empty() || !peer.incoming.is_empty();
+            if active || self.peers.iter().any(underway) {
                 last = Instant::now();
             }
             let pause = if last.elapsed() < BUSY { Duration::ZERO } else { PAUSE };

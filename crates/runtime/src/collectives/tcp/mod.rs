@@ -18,6 +18,8 @@ pub use meeting::{Meeting, MeetingError};
 
 /// Signs of life in the time of silence after which a rank counts as lost.
 const SIGNS: u32 = 6;
+/// Words for which room is made at once: more only when so many have come, whatever a header says.
+const STEP: usize = 8 << 20;
 /// How long a rank that has failed waits for others to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -163,7 +165,11 @@ fn read(mut stream: TcpStream, from: usize, teller: &Sender<News>, silence: Dura
 fn read_one(stream: &mut TcpStream, from: usize) -> io::Result<(Header, Option<News>)> {
     let mut header = Header::default();
     stream.read_exact(bytemuck::cast_slice_mut(&mut header))?;
-    let mut words = vec![0u32; following(&header)];
-    stream.read_exact(bytemuck::cast_slice_mut(&mut words))?;
+    let (mut words, count) = (Vec::<u32>::new(), following(&header));
+    while words.len() < count {
+        let start = words.len();
+        words.resize(count.min(start + STEP), 0);
+        stream.read_exact(bytemuck::cast_slice_mut(&mut words[start..]))?;
+    }
     Ok((header, decode(from, &header, words)))
 }
