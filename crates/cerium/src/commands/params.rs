@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cerium_ckks::basis::Level;
 use cerium_ckks::evaluation_key::{KeyKind, KeyRequest};
 use cerium_ckks::params::{Params as ParameterSet, max_log_pq};
@@ -10,7 +10,7 @@ use cerium_client::KeyFolder;
 use cerium_compiler::ciphertext::BootstrapKind;
 use cerium_compiler::ir::Trace;
 use cerium_compiler::{CompileOptions, bootstrap, compile};
-use cerium_runtime::null::{Measurement, measure};
+use cerium_runtime::null::{Measurement, measure_within};
 use serde_json::{Value, json};
 
 use crate::figures::{self, row};
@@ -222,15 +222,24 @@ fn show_levels(set: &ParameterSet) -> String {
     figures::table(&rows)
 }
 
+/// Bytes of keys, encoded weights and working memory of a device.
+fn memory(costs: &Measurement) -> u64 {
+    costs.key_bytes + costs.plaintext_bytes + costs.pool_bytes
+}
+
 /// What a program asks of the machines of client and server.
 struct Demand {
     program: Program,
+    /// Of the device that needs most memory.
     costs: Measurement,
 }
 
 impl Demand {
     fn new(program: Program) -> Result<Demand> {
-        let costs = measure(&program.artifact)?;
+        let devices = program.artifact.devices();
+        let costs = devices.map(|device| measure_within(&program.artifact, device, u64::MAX));
+        let costs = costs.collect::<Result<Vec<_>, _>>()?;
+        let costs = costs.into_iter().max_by_key(memory).context("the program is for no device")?;
         Ok(Demand { program, costs })
     }
 
@@ -241,33 +250,33 @@ impl Demand {
         Demand::new(Program::new(Progress::new().work("compiling a bootstrap", compile)?)?)
     }
 
-    /// Bytes of keys, encoded weights and working memory at the server.
-    fn memory(&self) -> u64 {
-        self.program.key_memory() + self.costs.plaintext_bytes + self.costs.pool_bytes
-    }
-
     fn to_json(&self) -> Value {
         let Demand { program, costs } = self;
         json!({
             "name": program.artifact.name,
             "evaluation_keys": program.artifact.keys.len(),
             "key_bytes": program.key_bytes(),
-            "key_memory_bytes": program.key_memory(),
+            "devices": program.artifact.programs.len(),
+            "key_memory_bytes": costs.key_bytes,
             "keygen_memory_bytes": program.keygen_memory(),
             "encoded_weight_bytes": costs.plaintext_bytes,
             "pool_bytes": costs.pool_bytes,
-            "memory_bytes": self.memory(),
+            "memory_bytes": memory(costs),
         })
     }
 
     fn to_text(&self) -> String {
         let Demand { program, costs } = self;
+        let run = match program.artifact.programs.len() {
+            1 => "memory to run it".to_string(),
+            devices => format!("memory to run it, of each of {devices} devices"),
+        };
         figures::table(&[
             row(["evaluation keys", &program.artifact.keys.len().to_string()]),
             row(["  as files", &figures::bytes(program.key_bytes())]),
             row(["  memory to make them", &figures::bytes(program.keygen_memory())]),
-            row(["memory to run it", &figures::bytes(self.memory())]),
-            row(["  keys", &figures::bytes(program.key_memory())]),
+            row([&run, &figures::bytes(memory(costs))]),
+            row(["  keys", &figures::bytes(costs.key_bytes)]),
             row(["  weights, encoded", &figures::bytes(costs.plaintext_bytes)]),
             row(["  working memory", &figures::bytes(costs.pool_bytes)]),
         ])

@@ -40,8 +40,8 @@ pub(crate) struct Run {
     device: DeviceArgs,
     #[command(flatten)]
     ranks: RankArgs,
-    /// Write the time of each layer to a file that `cerium explain --measured` reads. Of a GPU it is taken as with
-    /// --stage-times.
+    /// Write the time of each layer to a file that `cerium explain --measured` reads; of several devices that of the first. Of a
+    /// GPU it is taken as with --stage-times.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// Print one JSON object.

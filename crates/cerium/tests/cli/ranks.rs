@@ -4,8 +4,6 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -88,6 +86,12 @@ fn two_devices_give_one_answer_however_they_are_started() {
         let sum: u64 = ranks.iter().map(|rank| rank["memory"][kind].as_u64().unwrap()).sum();
         assert_eq!(report["memory"][kind], sum);
     }
+    // What they need is known before.
+    let demand = json(&["params", &pair.path("p.cerium")]);
+    assert!(
+        ranks.iter().any(|rank| rank["memory"]["keys"] == demand["program"]["key_memory_bytes"]),
+        "{demand}"
+    );
     let expected = fs::read(pair.path("here.ct")).unwrap();
     let decrypt = ["decrypt", &pair.path("p.cerium"), "--keys", &pair.keys, "--input", &pair.path("here.ct")];
     assert_eq!(json(&decrypt)["outputs"][0]["largest"], label(4));
@@ -165,51 +169,4 @@ fn ranks_that_do_not_fit_are_refused() {
     check_refusal(&second, "without keys", &["is missing in", "cerium keygen"]);
     check_refusal(&first, "beside a rank without keys", &["rank 1"]);
     assert!(fs::metadata(pair.path("never.ct")).is_err());
-}
-
-/// A rank is killed at any time: the other ends with its name, soon, and the same command is as good as before.
-#[test]
-fn a_killed_rank_ends_the_other() {
-    let pair = Pair::get();
-    let run = pair.run("again.ct");
-    let begin = Instant::now();
-    let complete = |[first, second]: [Output; 2]| {
-        assert!(
-            first.status.success() && second.status.success(),
-            "{}",
-            String::from_utf8_lossy(&first.stderr)
-        );
-        fs::read(pair.path("again.ct")).unwrap()
-    };
-    let expected = complete(both([&run, &run]));
-    let whole = begin.elapsed();
-    let seed = getrandom::u64().expect("the operating system gives randomness");
-    println!("seed {seed:#x}");
-    let mut killed = 0;
-    for attempt in 0..12 {
-        // Between a tenth and nine tenths of a run, which of the two by turns.
-        let share = 0.1 + 0.8 * (seed.rotate_left(5 * attempt) as f64 / u64::MAX as f64);
-        let victim = attempt as usize % 2;
-        let port = free_port();
-        let mut ranks = [0, 1].map(|rank| start(rank, port, &run));
-        thread::sleep(whole.mul_f64(share));
-        let too_late = ranks[victim].try_wait().unwrap().is_some();
-        // A signal that cannot be caught; an error if it is over.
-        let _ = ranks[victim].kill();
-        let dead = Instant::now();
-        let [first, second] = ranks.map(|rank| rank.wait_with_output().unwrap());
-        let survivor = if victim == 0 { second } else { first };
-        if too_late || survivor.status.success() {
-            continue; // this machine was fast
-        }
-        assert!(dead.elapsed() < Duration::from_secs(60));
-        let what = format!("rank {victim} was killed after {share:.2} of a run");
-        check_refusal(&survivor, &what, &[&format!("rank {victim} ")]);
-        killed += 1;
-        if killed == 3 {
-            break;
-        }
-    }
-    assert_eq!(killed, 3, "three of twelve attempts come before the end");
-    assert_eq!(complete(both([&run, &run])), expected);
 }
