@@ -8,6 +8,7 @@ use cerium_emit::cuda::Source;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUresult};
 
+use super::branch::Branch;
 use super::compile::KernelCompiler;
 use super::error::{DriverVersion, OLDEST_DRIVER};
 use super::gpu::{Argument, BranchMark, Call, FunctionIndex, Gpu, GpuAddress, GraphIndex, StreamHandle};
@@ -51,16 +52,6 @@ struct Resources {
     marks: usize,
     /// For other libraries, when one asked for it.
     branch: Option<Branch>,
-}
-
-/// The second stream.
-struct Branch {
-    stream: sys::CUstream,
-    /// Recorded on the first stream; the second waits for it.
-    begin: sys::CUevent,
-    /// Marks on the second stream, and those that are passed.
-    marks: Vec<sys::CUevent>,
-    free: Vec<usize>,
 }
 
 /// Pinned memory for copies to the GPU: while one side is copied, the other is filled.
@@ -305,12 +296,7 @@ impl Drop for Resources {
             for &event in events.filter(|event| !event.is_null()) {
                 let _ = result::event::destroy(event);
             }
-            if let Some(Branch { stream, begin, marks, .. }) = &self.branch {
-                let _ = result::stream::destroy(*stream);
-                for &event in marks.iter().chain([begin]) {
-                    let _ = result::event::destroy(event);
-                }
-            }
+            self.branch = None;
             let pinned = self.upload.sides.iter().chain([&self.download]);
             for &memory in pinned.filter(|memory| !memory.is_null()) {
                 let _ = result::free_host(memory);
@@ -475,57 +461,29 @@ impl Gpu for DriverGpu {
     fn branch(&mut self) -> Result<StreamHandle, CudaError> {
         self.enter()?;
         let failed = failed("beginning a second stream");
-        if self.resources.branch.is_none() {
-            let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(&failed)?;
-            let begin =
-                result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(&failed)?;
-            self.resources.branch = Some(Branch { stream, begin, marks: Vec::new(), free: Vec::new() });
-        }
-        let Resources { branch, stream: first, .. } = &self.resources;
-        let Branch { stream, begin, .. } = branch.as_ref().expect("it was just made");
-        // SAFETY: streams and event live.
-        unsafe {
-            result::event::record(*begin, *first).map_err(&failed)?;
-            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-            result::stream::wait_event(*stream, *begin, flags).map_err(&failed)?;
-        }
-        Ok(StreamHandle(stream.expose_provenance()))
+        let Resources { branch, stream, .. } = &mut self.resources;
+        let branch = match branch {
+            Some(branch) => branch,
+            None => branch.insert(Branch::new().map_err(&failed)?),
+        };
+        branch.follow(*stream).map_err(failed)
     }
 
     fn call_branch(&mut self, call: &Call) -> Result<(), CudaError> {
         self.enter()?;
-        let branch = self.resources.branch.as_ref().expect("there is a second stream");
-        self.resources.launch(call, branch.stream).map_err(failed("launching a kernel"))
+        let stream = self.resources.branch.as_ref().expect("there is a second stream").stream();
+        self.resources.launch(call, stream).map_err(failed("launching a kernel"))
     }
 
     fn mark_branch(&mut self) -> Result<BranchMark, CudaError> {
         self.enter()?;
-        let failed = failed("marking the second stream");
-        let branch = self.resources.branch.as_mut().expect("something was put on the second stream");
-        let mark = match branch.free.pop() {
-            Some(mark) => mark,
-            None => {
-                let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING);
-                branch.marks.push(event.map_err(&failed)?);
-                branch.marks.len() - 1
-            }
-        };
-        // SAFETY: event and stream live.
-        unsafe { result::event::record(branch.marks[mark], branch.stream) }.map_err(&failed)?;
-        Ok(BranchMark(mark))
+        let branch = self.resources.branch.as_mut().expect("there is a second stream");
+        branch.mark().map_err(failed("marking the second stream"))
     }
 
     fn is_passed(&mut self, mark: BranchMark) -> Result<bool, CudaError> {
         self.enter()?;
-        let branch = self.resources.branch.as_mut().expect("something was put on the second stream");
-        // SAFETY: the event was recorded.
-        match unsafe { result::event::query(branch.marks[mark.0]) } {
-            Ok(()) => {
-                branch.free.push(mark.0);
-                Ok(true)
-            }
-            Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => Ok(false),
-            Err(error) => Err(failed("working beside the second stream")(error)),
-        }
+        let branch = self.resources.branch.as_mut().expect("there is a second stream");
+        branch.is_passed(mark).map_err(failed("working on the second stream"))
     }
 }

@@ -6,6 +6,7 @@
 //! the last needs a GPU to be tried: [`host`] is a stand-in that runs the same text.
 
 pub mod arch;
+mod branch;
 pub mod cache;
 pub mod compile;
 mod device;
