@@ -3,7 +3,7 @@
 //! This needs NVRTC but no GPU. Where NVRTC is not installed the tests say so and check nothing else than that kernels are
 //! emitted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
 use cerium::artifact::{Artifact, Step};
@@ -11,6 +11,7 @@ use cerium::ckks::params::Params;
 use cerium::compiler::ciphertext::BootstrapKind;
 use cerium::compiler::dsl::{Packing, Program};
 use cerium::compiler::ir::Trace;
+use cerium::compiler::limb::devices::{DeviceOptions, Link};
 use cerium::compiler::{CompileOptions, compile};
 use cerium::models::packing::{TokenLayers, TokenLayout, TokenLinear, WeightOrder};
 use cerium::models::tensor::Tensor;
@@ -27,7 +28,7 @@ fn sources(artifact: &Artifact) -> Vec<(Source, u32)> {
     let mut emitter = Emitter::new(&params);
     let mut threads: BTreeMap<usize, u32> = BTreeMap::new();
     let mut kernels = 0;
-    for function in &artifact.programs[0] {
+    for function in artifact.programs.iter().flatten() {
         for step in &function.steps {
             let Step::Launch(kernel) = step else { continue };
             kernels += 1;
@@ -80,8 +81,18 @@ fn kernels_of_a_bootstrap() {
     let x = p.input("x", Packing::dense(params.slots()));
     let y = x.bootstrap_sparse(BootstrapKind::Complex, params.slots().trailing_zeros(), 1.0);
     p.output("y", Packing::dense(params.slots()), &y);
-    let artifact = compile(&p.finish(), &CompileOptions::default(), &mut Trace::default()).unwrap();
-    check(&sources(&artifact));
+    let source = p.finish();
+    let artifact = compile(&source, &CompileOptions::default(), &mut Trace::default()).unwrap();
+    let alone = sources(&artifact);
+    check(&alone);
+    // On several devices sums have parts, and some kernels make more or fewer of the limbs.
+    let devices = DeviceOptions { devices: 4, link: Link::Pcie, ..DeviceOptions::default() };
+    let options = CompileOptions { devices, ..CompileOptions::default() };
+    let mut together = sources(&compile(&source, &options, &mut Trace::default()).unwrap());
+    let known: HashSet<&str> = alone.iter().map(|(source, _)| source.text.as_str()).collect();
+    together.retain(|(source, _)| !known.contains(source.text.as_str()));
+    println!("{} sources on four devices that one does not have", together.len());
+    check(&together);
 }
 
 #[test]

@@ -21,6 +21,9 @@ const BLOCKS: u32 = 2;
 /// Statements of the longest program for which that is so. In longer ones the assembler moves so many loads ahead that it has to
 /// spill registers.
 const LONGEST: usize = 400;
+/// Statements of the longest program that a thread runs on four words at once: with so many more loads ahead of their use, longer
+/// ones spill earlier.
+const LONGEST_OF_FOUR: usize = 128;
 
 pub(super) fn emit(
     emitter: &mut Emitter<'_>,
@@ -54,8 +57,8 @@ pub(super) fn emit(
 /// Words of a thread.
 fn words(code: &Code) -> u32 {
     match code.live() {
-        0..=12 => 4,
-        13..=32 => 2,
+        0..=12 if code.len() <= LONGEST_OF_FOUR => 4,
+        0..=32 => 2,
         _ => 1,
     }
 }
