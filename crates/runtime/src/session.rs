@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{Mismatch, SessionError};
 
-use crate::collectives::Collectives;
+use crate::collectives::{CollectiveError, Collectives};
 use crate::device::Device;
 use crate::executor::Schedule;
 use crate::key_store::KeyStore;
@@ -262,6 +262,10 @@ impl Session {
             false => Vec::new(),
         };
         let words = collectives.gather(&given.concat())?.swap_remove(0);
+        let expected = primes(&self.params, &self.inputs).count() * 4 * n;
+        if words.len() != expected {
+            return Err(out_of_step(0, expected, words.len()).into());
+        }
         let limbs = primes(&self.params, &self.inputs).zip(words.chunks_exact(4 * n));
         let own = limbs.filter(|(prime, _)| home(&self.homes, *prime) == self.rank);
         let mut limb = vec![0u32; n];
@@ -277,9 +281,10 @@ impl Session {
         let gathered = collectives.gather(bytemuck::cast_slice(&words))?;
         let mut parts: Vec<_> = gathered.iter().map(|bytes| bytes.chunks_exact(4 * n)).collect();
         let take = |prime: PrimeIndex, limb: &mut [u32]| {
-            let part = parts[home(&self.homes, prime).index()].next();
-            bytemuck::cast_slice_mut(limb)
-                .copy_from_slice(part.expect("ranks have the results of one program"));
+            let rank = home(&self.homes, prime).index();
+            let part =
+                parts[rank].next().ok_or_else(|| out_of_step(rank, 4 * n, gathered[rank].len() % (4 * n)))?;
+            bytemuck::cast_slice_mut(limb).copy_from_slice(part);
             Ok::<_, SessionError>(())
         };
         let outputs = if is_first { outputs(&self.params, &self.outputs, take)? } else { Vec::new() };
@@ -332,9 +337,12 @@ impl Session {
             return Ok(vec![own]);
         }
         let bytes = postcard::to_allocvec(&own).expect("plain data");
+        let own_bytes = bytes.len();
         let gathered = self.with_others(|_, collectives| Ok(collectives.gather(&bytes)?))?;
-        let figures = gathered.iter().map(|bytes| postcard::from_bytes(bytes));
-        Ok(figures.collect::<Result<_, _>>().expect("ranks are of one version"))
+        let figures = gathered.iter().enumerate().map(|(rank, bytes)| {
+            postcard::from_bytes(bytes).map_err(|_| out_of_step(rank, own_bytes, bytes.len()).into())
+        });
+        figures.collect()
     }
 
     /// Does something together with the other ranks; they are told of an error.
@@ -422,4 +430,13 @@ fn outputs<E>(
         Ok(ciphertext.expect("level and scale of a validated port"))
     };
     ports.iter().flat_map(|port| &port.ciphertexts).map(ciphertext).collect()
+}
+
+/// A rank gave another number of bytes than one of this program gives.
+fn out_of_step(rank: usize, expected: usize, found: usize) -> CollectiveError {
+    CollectiveError::OutOfStep {
+        rank,
+        expected: format!("{expected} bytes"),
+        found: format!("{found} bytes"),
+    }
 }
